@@ -1,0 +1,128 @@
+"""Rows of the artifacts, one JSON object per line.
+
+Ids lead back: a training example names its judgment, that its pair, that its instruction, that its source.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from selftaught.api.instructions import Category, ExpectedLength
+
+
+class Record(BaseModel):
+    """A frozen row; keys are the field names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Verdict(StrEnum):
+    """What a judgment says."""
+
+    A = "A"
+    B = "B"
+    UNPARSABLE = "Unparsable"
+
+
+class Order(StrEnum):
+    """Which response is shown as A."""
+
+    CHOSEN_FIRST = "ChosenFirst"
+    REJECTED_FIRST = "RejectedFirst"
+
+    @property
+    def correct(self) -> Verdict:
+        """The verdict that agrees with how the pair was built."""
+        return Verdict.A if self is Order.CHOSEN_FIRST else Verdict.B
+
+
+class Instruction(Record):
+    """A selected instruction."""
+
+    id: str
+    source: str
+    """Name of its source."""
+    source_row: int
+    """Row in the source, from 0."""
+    instruction: str
+    category: Category | None = None
+    complexity: int | None = None
+    expected_length: ExpectedLength | None = None
+
+
+class ResponsePair(Record):
+    """Two responses to an instruction, the better one known by construction."""
+
+    id: str
+    """The id of its instruction, with `#r<iteration>` added when pairs are made in each iteration."""
+    instruction_id: str
+    instruction: str
+    chosen: str
+    rejected: str
+    modified_instruction: str
+    """What the rejected response really answers."""
+
+
+class Judgment(Record):
+    """One sampled judgment of a pair in one order."""
+
+    id: str
+    """`<pair>/<order>/<index>`."""
+    pair_id: str
+    order: Order
+    index: int
+    """Sample index, from 0."""
+    text: str
+    """All of the generated text."""
+    verdict: Verdict
+    finish_reason: str
+    """`stop` or `length`."""
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def correct(self) -> bool:
+        """Whether the verdict agrees with how the pair was built."""
+        return self.verdict == self.order.correct
+
+
+class Example(Record):
+    """A training row in TRL's conversational prompt–completion form."""
+
+    prompt: list[dict[str, str]]
+    completion: list[dict[str, str]]
+    id: str
+    """The id of its judgment."""
+    verdict: Verdict
+
+
+class BenchmarkPair(Record):
+    """A pair with a known better response."""
+
+    id: str
+    instruction: str
+    chosen: str
+    rejected: str
+    subset: str | None = None
+
+
+class EvaluationJudgment(Record):
+    """One judgment of a benchmark pair."""
+
+    benchmark: str
+    pair_id: str
+    order: Order
+    index: int
+    """Vote, from 0."""
+    checkpoint: str | None
+    """sha256 of the judged checkpoint; none for the seed."""
+    text: str
+    verdict: Verdict
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+
+
+JsonObject = dict[str, Any]
+"""A raw row before it is validated."""
