@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -109,6 +109,18 @@ class Folder:
             return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in self._fs.ls(self._path, detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the URI names a file."""
+        with storage_errors(self.uri):
+            return bool(self._fs.isfile(self._path))
+
+    @contextmanager
+    def open(self, name: str = "") -> Iterator[IO[bytes]]:
+        """A file below (or the file that the URI names), for reading. Raises FileNotFoundError."""
+        with storage_errors(self.uri), self._fs.open(f"{self._path}/{name}" if name else self._path, "rb") as file:
+            yield file
 
     def exists(self, name: str = "") -> bool:
         """Whether it (or a name below it) exists."""
