@@ -62,6 +62,32 @@ class ResponsePair(Record):
     rejected: str
     modified_instruction: str
     """What the rejected response really answers."""
+    input_tokens: int = 0
+    """Prompt tokens of both calls."""
+    output_tokens: int = 0
+    """Generated tokens of both calls."""
+
+
+class ChosenResponse(Record):
+    """A chosen response whose pair is not finished yet; kept so that a kill does not lose it."""
+
+    id: str
+    """The id of its pair."""
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+
+
+class Dropped(Record):
+    """Work that came to nothing; kept so that it is counted and not done again."""
+
+    id: str
+    """The id of what it would have become."""
+    reason: str
+    """CamelCase word."""
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class Judgment(Record):

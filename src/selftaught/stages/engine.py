@@ -43,12 +43,17 @@ class Engine(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Sequences decoded at once; submitting a few times as many keeps it busy."""
+        """Sequences decoded at once; `feed` keeps a few more than that queued."""
         ...
 
     @property
     def max_model_len(self) -> int:
         """Longest prompt and answer together, in tokens."""
+        ...
+
+    @property
+    def gpus(self) -> int:
+        """GPUs it holds; 0 on a CPU."""
         ...
 
     def count_tokens(self, message: str) -> int:
@@ -61,4 +66,8 @@ class Engine(Protocol):
 
     def step(self) -> list[Completion]:
         """Advance by one scheduler step; the requests that it finished, often none."""
+        ...
+
+    def abort_all(self) -> None:
+        """Forget all active requests, so that the next stage finds the engine empty."""
         ...
