@@ -144,6 +144,19 @@ class IterationDecision(StrEnum):
     AWAITING_APPROVAL = "AwaitingApproval"
 
 
+class UsageStatus(ApiModel):
+    """What the run has used."""
+
+    gpu_seconds: int = 0
+    """GPU seconds."""
+    input_tokens: int = 0
+    """Prompt tokens."""
+    output_tokens: int = 0
+    """Generated tokens."""
+    active_seconds: int = 0
+    """Running time; waiting does not count."""
+
+
 class IterationStatus(ApiModel):
     """One iteration; index 0 is what happens once (select, generate, baseline evaluation)."""
 
@@ -163,6 +176,8 @@ class IterationStatus(ApiModel):
     """Why."""
     approval: Approval | None = None
     """Who decided, if a person did."""
+    usage: UsageStatus = UsageStatus()
+    """What its stages used."""
 
 
 class Progress(ApiModel):
@@ -193,19 +208,6 @@ class Best(ApiModel):
     """Accuracy on it."""
     checkpoint: CheckpointStatus | None = None
     """Its weights; none for the seed."""
-
-
-class UsageStatus(ApiModel):
-    """What the run has used."""
-
-    gpu_seconds: int = 0
-    """GPU seconds."""
-    input_tokens: int = 0
-    """Prompt tokens."""
-    output_tokens: int = 0
-    """Generated tokens."""
-    active_seconds: int = 0
-    """Running time; waiting does not count."""
 
 
 class Summary(ApiModel):

@@ -1,0 +1,1 @@
+"""Runs a manifest on this machine: the same planner and stages as on a cluster, with processes for pods."""

@@ -20,6 +20,10 @@ class ProgressSink(Protocol):
         ...
 
 
+EngineProvider = Callable[[Path, EngineSettings], Engine]
+"""An engine that serves the model in a folder."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """Which part of the rows this process does: those whose position modulo `count` is `index`."""
@@ -46,7 +50,7 @@ class StageContext:
     """The time, with zone UTC."""
     models: Callable[[ModelSource], Path]
     """The local folder of a model, fetched and vetted. Raises ModelError."""
-    engine: Callable[[Path, EngineSettings], Engine]
+    engine: EngineProvider
     """An engine that serves the model in a folder: started, or its weights swapped."""
     stopping: Callable[[], bool]
     """Whether the process was asked to stop; a stage then keeps what is finished and raises Interrupted."""

@@ -1,0 +1,78 @@
+# Targets document themselves: `make help`. Each installs what it needs into .venv and keeps it there.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE ?= 1
+export UV_LINK_MODE ?= hardlink
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "selftaught needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --allow-empty-requirements requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python uv==$(UV_VERSION) hatchling==1.33.0 editables==0.5
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: install
+install: $(STAMP) ## Install everything for this machine (CPU) into .venv
+
+.PHONY: demo
+demo: $(STAMP) ## Train a judge from its own judgments on this machine, from one manifest (about 8 minutes)
+	$(BIN)/selftaught microworld .selftaught/quickstart/volumes/selftaught/microworld
+	$(BIN)/selftaught run manifests/examples/quickstart.yaml --workdir .selftaught/quickstart
+
+.PHONY: smollm2
+smollm2: $(STAMP) ## Train SmolLM2-135M-Instruct as a judge on real instructions (about an hour; needs SELFTAUGHT_DATA)
+	$(BIN)/selftaught smollm2 .selftaught/smollm2/volumes/selftaught/smollm2
+	$(BIN)/selftaught run manifests/examples/smollm2.yaml --workdir .selftaught/smollm2
+
+.PHONY: check
+check: $(STAMP) ## Lint, types, architecture, unit tests (under 2 minutes)
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit
+
+.PHONY: test
+test: check verify ## Everything: check, verify, and the tests on real vLLM and real TRL
+	$(BIN)/pytest -q tests/engine
+
+.PHONY: bench
+bench: $(STAMP) ## Measure the figures of docs/benchmarks.md
+	$(BIN)/python hack/bench_sampling.py
+	$(BIN)/python hack/bench_training.py
+
+.PHONY: generate
+generate: $(STAMP) ## Rewrite the generated files (CRD, API reference)
+	$(BIN)/python hack/generate.py
+
+.PHONY: verify
+verify: $(STAMP) ## Fail if a generated file is not what `make generate` writes
+	$(BIN)/python hack/generate.py --check
+
+.PHONY: format
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: requirements
+requirements: $(STAMP) ## Resolve the pinned, hashed requirements anew
+	hack/requirements.sh
+
+.PHONY: clean
+clean: ## Delete .venv and caches (runs under .selftaught stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
