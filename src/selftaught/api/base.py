@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 GROUP = "selftaught.dev"
 VERSION = "v1alpha1"
@@ -34,18 +35,36 @@ RatioString = Annotated[str, StringConstraints(pattern=r"^(0(\.[0-9]+)?|1(\.0+)?
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
 """A DNS label (RFC 1123)."""
 
+
+def cel(*rules: tuple[str, str]) -> dict[str, JsonValue]:
+    """Schema extension that has an API server check CEL rules, given as (rule, message)."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+
+
+def broken_rule(field: str, message: str, hint: str) -> PydanticCustomError:
+    """The error for a rule between fields: `field` (camelCase) is the one to change."""
+    return PydanticCustomError("rule", "{message}", {"field": field, "message": message, "hint": hint})
+
+
+def repeated(names: list[str]) -> str | None:
+    """The first name that comes a second time."""
+    return next((name for index, name in enumerate(names) if name in names[:index]), None)
+
+
+def _stays_inside(uri: str) -> str:
+    if "/../" in uri or uri.endswith("/.."):
+        raise broken_rule("", "must not contain a '..' segment", "write the path that is meant")
+    return uri
+
+
 Uri = Annotated[
     str,
     StringConstraints(pattern=r"^(hf|pvc|s3|gs|file)://[^\s]+$", max_length=1024),
+    AfterValidator(_stays_inside),
     Field(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": "!self.contains('/../') && !self.endsWith('/..')",
-                    "message": "must not contain a '..' segment",
-                }
-            ]
-        }
+        json_schema_extra=cel(
+            ("!self.contains('/../') && !self.endsWith('/..')", "must not contain a '..' segment"),
+        )
     ),
 ]
 """Where a model or data set lies: `hf://owner/name`, `pvc://claim/path`, `s3://bucket/path`, `gs://…` or

@@ -1,11 +1,11 @@
 """Spec of the instruction pool and of the response pairs made from it."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from selftaught.api.base import ApiModel, Fraction, Name, Uri
+from selftaught.api.base import ApiModel, Fraction, Name, Uri, broken_rule, cel, repeated
 from selftaught.api.references import Sampling
 
 FieldPath = Annotated[
@@ -75,15 +75,24 @@ class InstructionSource(ApiModel):
 class Selection(ApiModel):
     """Which instructions are used (paper, section 3.1)."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.minComplexity <= self.maxComplexity", "minComplexity must not be above maxComplexity"),
+        )
+    )
+
     strategy: SelectionStrategy = SelectionStrategy.CATEGORISE
     """`Categorise` asks the generator for category, complexity and expected length; `All` asks nothing."""
-    categories: tuple[Category, ...] = (Category.KNOWLEDGE_AND_REASONING, Category.MATHEMATICAL_REASONING)
+    categories: Annotated[tuple[Category, ...], Field(min_length=1, max_length=15)] = (
+        Category.KNOWLEDGE_AND_REASONING,
+        Category.MATHEMATICAL_REASONING,
+    )
     """Categories that are kept."""
     min_complexity: Annotated[int, Field(ge=1, le=10)] = 1
     """Least complexity that is kept, of 10."""
     max_complexity: Annotated[int, Field(ge=1, le=10)] = 10
     """Most complexity that is kept, of 10."""
-    expected_lengths: tuple[ExpectedLength, ...] = tuple(ExpectedLength)
+    expected_lengths: Annotated[tuple[ExpectedLength, ...], Field(min_length=1, max_length=5)] = tuple(ExpectedLength)
     """Expected lengths that are kept."""
     max_instructions: Annotated[int, Field(ge=1, le=10_000_000)] = 20582
     """Most instructions that are used in the run."""
@@ -91,6 +100,16 @@ class Selection(ApiModel):
     """Longer instructions are left out."""
     seed: int = 0
     """Seed of the mixture and the shuffle."""
+
+    @model_validator(mode="after")
+    def _complexity_is_a_range(self) -> Self:
+        if self.min_complexity > self.max_complexity:
+            raise broken_rule(
+                "minComplexity",
+                f"minComplexity {self.min_complexity} is above maxComplexity {self.max_complexity}",
+                f"write at most {self.max_complexity}, or raise maxComplexity",
+            )
+        return self
 
 
 class Deduplication(ApiModel):
@@ -103,7 +122,14 @@ class Deduplication(ApiModel):
 class Instructions(ApiModel):
     """Where instructions come from and which are used."""
 
-    sources: Annotated[tuple[InstructionSource, ...], Field(min_length=1, max_length=32)]
+    sources: Annotated[
+        tuple[InstructionSource, ...],
+        Field(
+            min_length=1,
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
     """Pools that are mixed by weight."""
     selection: Selection = Selection()
     """Which instructions are used."""
@@ -111,6 +137,13 @@ class Instructions(ApiModel):
     """Removal of near duplicates."""
     decontaminate: bool = True
     """Leave out instructions that share a 13-word passage, or are equal, with an instruction of a benchmark."""
+
+    @field_validator("sources")
+    @classmethod
+    def _names_differ(cls, sources: tuple[InstructionSource, ...]) -> tuple[InstructionSource, ...]:
+        if name := repeated([source.name for source in sources]):
+            raise broken_rule("", f"two sources are named {name}", "give each source a name of its own")
+        return sources
 
 
 class PairMethod(StrEnum):

@@ -1,11 +1,21 @@
 """Spec of judging, training and evaluation."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from selftaught.api.base import ApiModel, DecimalString, Fraction, Name, RatioString, Uri
+from selftaught.api.base import (
+    ApiModel,
+    DecimalString,
+    Fraction,
+    Name,
+    RatioString,
+    Uri,
+    broken_rule,
+    cel,
+    repeated,
+)
 from selftaught.api.instructions import FieldPath
 from selftaught.api.references import ConfigMapRef, Sampling
 
@@ -234,7 +244,19 @@ class SeedCheck(ApiModel):
 class Evaluation(ApiModel):
     """How judges are measured."""
 
-    benchmarks: Annotated[tuple[Benchmark, ...], Field(max_length=32)] = ()
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.votes == 1 || self.sampling.temperature > 0.0", "votes above 1 need a temperature above 0"),
+        )
+    )
+
+    benchmarks: Annotated[
+        tuple[Benchmark, ...],
+        Field(
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
     """Benchmarks; the first with role `Selection` decides (else the first `Gate`, else the first)."""
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0)
     """Greedy by default."""
@@ -244,3 +266,20 @@ class Evaluation(ApiModel):
     """What the seed must show."""
     seed: int = 0
     """Seed of the sampling and of the bootstrap."""
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _names_differ(cls, benchmarks: tuple[Benchmark, ...]) -> tuple[Benchmark, ...]:
+        if name := repeated([benchmark.name for benchmark in benchmarks]):
+            raise broken_rule("", f"two benchmarks are named {name}", "give each benchmark a name of its own")
+        return benchmarks
+
+    @model_validator(mode="after")
+    def _votes_need_temperature(self) -> Self:
+        if self.votes > 1 and self.sampling.temperature == 0:
+            raise broken_rule(
+                "votes",
+                f"{self.votes} votes at temperature 0 are {self.votes} times the same verdict",
+                "write `votes: 1`, or set sampling.temperature above 0 (the paper: 32 votes at 0.7)",
+            )
+        return self

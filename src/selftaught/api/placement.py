@@ -9,6 +9,13 @@ from selftaught.api.base import ApiModel
 from selftaught.api.references import ResourceName
 
 Quantity = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
+"""An amount of a resource: `8`, `500m`, `64Gi`."""
+
+LabelValue = Annotated[str, StringConstraints(max_length=63)]
+"""Value of a label or node label."""
+
+AnnotationValue = Annotated[str, StringConstraints(max_length=32768)]
+"""Value of an annotation."""
 
 
 class Dtype(StrEnum):
@@ -44,13 +51,15 @@ class Engine(ApiModel):
 class Toleration(ApiModel):
     """Lets pods run on tainted nodes; fields as in the core API."""
 
-    key: str | None = None
+    key: Annotated[str, StringConstraints(max_length=316)] | None = None
     """Taint key; empty with operator `Exists` matches all."""
-    operator: Annotated[str, StringConstraints(pattern="^(Exists|Equal)$")] | None = None
+    operator: Annotated[str, StringConstraints(pattern="^(Exists|Equal)$", max_length=6)] | None = None
     """`Exists` or `Equal`."""
-    value: str | None = None
+    value: Annotated[str, StringConstraints(max_length=63)] | None = None
     """Taint value."""
-    effect: Annotated[str, StringConstraints(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$")] | None = None
+    effect: (
+        Annotated[str, StringConstraints(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$", max_length=16)] | None
+    ) = None
     """Taint effect."""
     toleration_seconds: int | None = None
     """How long `NoExecute` is tolerated."""
@@ -68,11 +77,11 @@ class EnvVar(ApiModel):
 class PodTemplate(ApiModel):
     """The part of a pod that a run may choose. The security context is not among it."""
 
-    labels: Annotated[dict[str, str], Field(max_length=64)] = {}
+    labels: Annotated[dict[str, LabelValue], Field(max_length=64)] = {}
     """Labels."""
-    annotations: Annotated[dict[str, str], Field(max_length=64)] = {}
+    annotations: Annotated[dict[str, AnnotationValue], Field(max_length=64)] = {}
     """Annotations."""
-    node_selector: Annotated[dict[str, str], Field(max_length=64)] = {}
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=64)] = {}
     """Node labels."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] = ()
     """Tolerations."""

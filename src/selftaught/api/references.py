@@ -1,10 +1,10 @@
 """References from the spec to other things. None carries a namespace: a run reaches only its own."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from selftaught.api.base import ApiModel, Uri
+from selftaught.api.base import ApiModel, Uri, broken_rule, cel
 
 ResourceName = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)
@@ -30,10 +30,26 @@ class ConfigMapRef(ApiModel):
 class ModelSource(ApiModel):
     """A model in safetensors form."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!self.uri.startsWith('hf://') || has(self.revision)", "a model on the hub needs a revision (its commit)")
+        )
+    )
+
     uri: Uri
     """`hf://owner/name`, `pvc://claim/path`, `s3://bucket/path`, `gs://bucket/path` or `file:///path`."""
     revision: Annotated[str, StringConstraints(pattern=r"^[-._/a-zA-Z0-9]+$", max_length=128)] | None = None
     """Commit of a model on the hub; needed with `hf://`, so that the run means the same tomorrow."""
+
+    @model_validator(mode="after")
+    def _hub_needs_revision(self) -> Self:
+        if self.uri.startswith("hf://") and self.revision is None:
+            raise broken_rule(
+                "revision",
+                "a model on the hub needs a revision",
+                "add `revision:` with a commit of the model, so that the run means the same tomorrow",
+            )
+        return self
 
 
 class Judge(ApiModel):
