@@ -146,8 +146,14 @@ class EvaluationJudgment(Record):
     text: str
     verdict: Verdict
     finish_reason: str
+    """`stop`, `length`, or `promptTooLong` (nothing could be asked)."""
     input_tokens: int
     output_tokens: int
+
+    @property
+    def id(self) -> str:
+        """`<benchmark>/<checkpoint or seed>/<pair>/<order>/<vote>`."""
+        return f"{self.benchmark}/{self.checkpoint or 'seed'}/{self.pair_id}/{self.order}/{self.index}"
 
 
 JsonObject = dict[str, Any]
