@@ -1,7 +1,6 @@
 """Benchmarks as pairs: `read` checks every row, counts what cannot be used, and never drops a row in silence."""
 
 import hashlib
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +69,9 @@ def read(benchmark: Benchmark, store: Store) -> BenchmarkData:
         except Unlabelled:
             left_out[LeftOut.UNLABELLED] += 1
             continue
-        identity = _unique(parts.id or row.key, ids)
+        identity = parts.id or row.key
+        if identity in ids:
+            identity = f"{identity}#{row.position}"
         ids.add(identity)
         pair = _pair(identity, parts)
         if isinstance(pair, LeftOut):
@@ -86,11 +87,6 @@ def read(benchmark: Benchmark, store: Store) -> BenchmarkData:
     if benchmark.limit is not None:
         found = _drawn(found, benchmark.limit)
     return BenchmarkData(pairs=tuple(found), left_out={str(reason): left_out[reason] for reason in sorted(left_out)})
-
-
-def _unique(identity: str, taken: set[str]) -> str:
-    candidates = itertools.chain([identity], (f"{identity}#{number}" for number in itertools.count(2)))
-    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _pair(identity: str, parts: Sides) -> BenchmarkPair | LeftOut:
