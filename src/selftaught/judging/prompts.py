@@ -7,6 +7,7 @@ from types import MappingProxyType
 from selftaught.api.stage_config import PromptTexts
 from selftaught.artifacts import fingerprint
 from selftaught.errors import ManifestError
+from selftaught.records import Order
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
@@ -88,6 +89,12 @@ def render(template: str, values: Mapping[str, str]) -> str:
     Raises ManifestError for a placeholder that has no value.
     """
     return _PLACEHOLDER.sub(lambda match: _value(match[1], values), template)
+
+
+def judge_message(texts: PromptTexts, instruction: str, chosen: str, rejected: str, order: Order) -> str:
+    """The judge prompt for a pair, with the responses in that order."""
+    first, second = (chosen, rejected) if order is Order.CHOSEN_FIRST else (rejected, chosen)
+    return render(texts.judge, {"instruction": instruction, "response_a": first, "response_b": second})
 
 
 def load(texts: Mapping[str, str]) -> PromptTexts:
