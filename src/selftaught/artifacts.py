@@ -141,6 +141,24 @@ class Folder:
             else:
                 write_atomically(local / name, data)
 
+    def upload(self, path: Path, name: str) -> None:
+        """Copy a local file to a file below."""
+        with storage_errors(self.uri):
+            self._fs.makedirs(f"{self._path}/{name}".rsplit("/", 1)[0], exist_ok=True)
+            self._fs.put_file(str(path), f"{self._path}/{name}")
+
+    def download(self, name: str, path: Path) -> None:
+        """Copy a file below to a local file. Raises FileNotFoundError."""
+        with storage_errors(self.uri):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fs.get_file(f"{self._path}/{name}", str(path))
+
+    def files(self) -> dict[str, int]:
+        """Names (with slashes) and sizes of all files below."""
+        with storage_errors(self.uri):
+            found = self._fs.find(self._path, detail=True)
+        return {path[len(self._path) + 1 :]: int(entry["size"]) for path, entry in sorted(found.items())}
+
     def delete(self, name: str) -> None:
         """Delete a file or folder below, if it is there."""
         with storage_errors(self.uri):
@@ -157,6 +175,17 @@ class Folder:
             raise DataError(
                 f"{self.uri}/{MANIFEST} is damaged; delete it to redo the stage ({error.error_count()} errors)"
             ) from error
+
+    def prune(self) -> None:
+        """Delete the data of a complete artifact; its manifest stays, marked."""
+        manifest = self.manifest()
+        if manifest is None or manifest.pruned:
+            return
+        marked = manifest.model_copy(update={"pruned": True})
+        self.write(MANIFEST, marked.model_dump_json(indent=1, exclude_defaults=True).encode())
+        for name in self.names():
+            if name != MANIFEST:
+                self.delete(name)
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """Whole lines of a text file with their numbers from 1; a last line without newline is left out."""

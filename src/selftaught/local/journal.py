@@ -4,6 +4,8 @@ What a cluster's Jobs are for the operator. An attempt without an end was under 
 processes died with it, and its rows are kept.
 """
 
+import os
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +16,7 @@ from selftaught.api.base import ApiModel
 from selftaught.api.results import Stage, StageResult
 from selftaught.artifacts import cut_half_line, storage_errors
 from selftaught.errors import ManifestError
-from selftaught.loop.observed import Attempt, AttemptState, Failure, FailureKind
+from selftaught.loop.observed import Attempt, AttemptProgress, AttemptState, Failure, FailureKind
 
 
 class Started(ApiModel):
@@ -24,7 +26,7 @@ class Started(ApiModel):
     name: str
     stage: Stage
     iteration: int
-    attempt: int
+    number: int
     key: str
     time: datetime
 
@@ -62,17 +64,21 @@ class Journal:
                     ) from error
         for attempt in list(self._attempts.values()):
             if attempt.state is AttemptState.RUNNING:
-                message = "the runner ended before the stage did"
-                self.ended(attempt.name, now, failure=Failure(reason="RunnerGone", message=message, kind=FailureKind.INTERRUPTED))
+                gone = "the runner ended before the stage did"
+                self.ended(
+                    attempt.name,
+                    now,
+                    failure=Failure(reason="RunnerGone", message=gone, kind=FailureKind.INTERRUPTED),
+                )
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """All attempts."""
         return tuple(self._attempts.values())
 
-    def started(self, name: str, *, stage: Stage, iteration: int, attempt: int, key: str, now: datetime) -> None:
+    def started(self, name: str, *, stage: Stage, iteration: int, number: int, key: str, now: datetime) -> None:
         """An attempt starts; on disk before it does."""
-        self._write(Started(name=name, stage=stage, iteration=iteration, attempt=attempt, key=key, time=now))
+        self._write(Started(name=name, stage=stage, iteration=iteration, number=number, key=key, time=now))
 
     def ended(
         self, name: str, now: datetime, *, result: StageResult | None = None, failure: Failure | None = None
@@ -80,10 +86,37 @@ class Journal:
         """An attempt ended."""
         self._write(Ended(name=name, time=now, result=result, failure=failure))
 
+    def progressed(self, name: str, progress: AttemptProgress) -> None:
+        """An attempt moved on; not worth a line on disk."""
+        self._attempts[name] = replace(self._attempts[name], progress=progress)
+
+    def stopping(self, name: str) -> None:
+        """An attempt was told to stop."""
+        self._attempts[name] = replace(self._attempts[name], stopping=True)
+
     def _write(self, entry: Started | Ended) -> None:
         with storage_errors(str(self._path)), self._path.open("a", encoding="utf-8") as file:
-            file.write(entry.model_dump_json(exclude_defaults=False, exclude_none=True) + "\n")
+            file.write(entry.model_dump_json(exclude_none=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         self._apply(entry)
 
     def _apply(self, entry: Started | Ended) -> None:
-        raise NotImplementedError
+        match entry:
+            case Started():
+                self._attempts[entry.name] = Attempt(
+                    name=entry.name,
+                    stage=entry.stage,
+                    iteration=entry.iteration,
+                    number=entry.number,
+                    key=entry.key,
+                    state=AttemptState.RUNNING,
+                    start_time=entry.time,
+                )
+            case Ended():
+                attempt = self._attempts.get(entry.name)
+                if attempt is not None:
+                    state = AttemptState.FAILED if entry.result is None else AttemptState.SUCCEEDED
+                    self._attempts[entry.name] = replace(
+                        attempt, state=state, end_time=entry.time, result=entry.result, failure=entry.failure
+                    )

@@ -1,0 +1,75 @@
+"""Commands that look at a local run or steer it: status, approve, estimate."""
+
+import getpass
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from selftaught import manifests
+from selftaught.api.run import SelfTaughtRun
+from selftaught.api.spec import Approval, Decision
+from selftaught.errors import ManifestError, SelfTaughtError
+from selftaught.local.view import print_summary
+from selftaught.local.workdir import Workdir
+from selftaught.loop.estimate import estimate, render
+
+RUNS = Path(".selftaught")
+
+
+def find_run(name: str) -> tuple[Workdir, SelfTaughtRun]:
+    """The folder and state of a run, by name or folder. Raises ManifestError."""
+    for path in (Path(name), RUNS / name):
+        workdir = Workdir(path)
+        if (run := workdir.read_status()) is not None:
+            return workdir, run
+    known = sorted(path.parent.name for path in RUNS.glob("*/status.yaml"))
+    hint = f"known here: {', '.join(known)}" if known else "start one with `selftaught run FILE`"
+    raise ManifestError(f"no run {name!r} (looked for {name}/status.yaml and {RUNS / name}/status.yaml); {hint}")
+
+
+def show_status(name: str) -> int:
+    """Print a run's table and outcome."""
+    try:
+        workdir, run = find_run(name)
+    except SelfTaughtError as error:
+        return told(error)
+    console = Console(highlight=False)
+    console.print(f"[bold]{run.metadata.name}[/]  iteration {run.status.summary.iteration}")
+    print_summary(console, run, str(workdir.path))
+    return 0
+
+
+def decide(name: str, iteration: int, *, reject: bool, by: str, note: str) -> int:
+    """Record a decision on an iteration's checkpoint; a waiting run picks it up at once."""
+    try:
+        workdir, run = find_run(name)
+        if iteration > run.spec.iterations:
+            raise ManifestError(f"--iteration {iteration}: the run has {run.spec.iterations} iterations")
+        decision = Decision.REJECTED if reject else Decision.APPROVED
+        workdir.add_approval(
+            Approval(
+                iteration=iteration, decision=decision, by=by or getpass.getuser(), note=note, time=datetime.now(UTC)
+            )
+        )
+    except SelfTaughtError as error:
+        return told(error)
+    print(f"{run.metadata.name}: iteration {iteration} {decision.lower()}")
+    return 0
+
+
+def show_estimate(path: Path) -> int:
+    """Print what a run would cost, with the assumptions behind it."""
+    try:
+        manifest = manifests.load([path])
+    except SelfTaughtError as error:
+        return told(error)
+    Console(highlight=False).print(render(estimate(manifest.run)))
+    return 0
+
+
+def told(error: SelfTaughtError) -> int:
+    """Print an error as one line; its exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
