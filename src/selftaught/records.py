@@ -153,7 +153,12 @@ class EvaluationJudgment(Record):
     @property
     def id(self) -> str:
         """`<benchmark>/<checkpoint or seed>/<pair>/<order>/<vote>`."""
-        return f"{self.benchmark}/{self.checkpoint or 'seed'}/{self.pair_id}/{self.order}/{self.index}"
+        return evaluation_id(self.benchmark, self.checkpoint, self.pair_id, self.order, self.index)
+
+
+def evaluation_id(benchmark: str, checkpoint: str | None, pair_id: str, order: Order, index: int) -> str:
+    """Id of a judgment of a benchmark pair, known before it is asked for."""
+    return f"{benchmark}/{checkpoint or 'seed'}/{pair_id}/{order}/{index}"
 
 
 JsonObject = dict[str, Any]

@@ -97,6 +97,11 @@ class Clock:
         self._folder.write(self._name, reading.model_dump_json().encode())
 
 
+def started(folder: Folder, shard: Shard) -> bool:
+    """Whether a process of that shard has ever begun."""
+    return folder.exists(_name(_CLOCK, shard))
+
+
 def finished(folder: Folder, key: str) -> StageResult | None:
     """The result of an artifact that is complete already.
 
