@@ -8,6 +8,7 @@
     │   └── BudgetError           going on would exceed a budget of the run
     └── TransientError            may work next time: exit code 75, retried within the run's budget
         ├── StorageError          the artifact store failed (full disk, network)
+        ├── ResourceError         memory ran out
         └── Interrupted           asked to stop; what was finished is kept
 
 A message names the cause and the next step in one line.
@@ -62,6 +63,10 @@ class TransientError(SelfTaughtError):
 
 class StorageError(TransientError):
     """The artifact store failed."""
+
+
+class ResourceError(TransientError):
+    """Memory ran out, of the machine or of an accelerator."""
 
 
 class Interrupted(TransientError):

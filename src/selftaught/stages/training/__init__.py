@@ -1,0 +1,1 @@
+"""Parts of the train stage; `selftaught.stages.train` puts them together."""
