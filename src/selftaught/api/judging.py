@@ -1,7 +1,7 @@
 """Spec of judging, training and evaluation."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -241,6 +241,20 @@ class SeedCheck(ApiModel):
     """Least accuracy; the run fails when the 95 % interval lies wholly below it."""
 
 
+class GreedySampling(Sampling):
+    """How text is sampled; greedy if left out, also when only `maxTokens` is given."""
+
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus mass."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_sampling(cls, value: Any) -> Any:
+        return value.model_dump() if type(value) is Sampling else value
+
+
 class Evaluation(ApiModel):
     """How judges are measured."""
 
@@ -258,7 +272,7 @@ class Evaluation(ApiModel):
         ),
     ] = ()
     """Benchmarks; the first with role `Selection` decides (else the first `Gate`, else the first)."""
-    sampling: Sampling = Sampling(temperature=0.0, top_p=1.0)
+    sampling: GreedySampling = GreedySampling()
     """Greedy by default."""
     votes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Judgments per pair and order whose majority is the verdict; more than one needs a temperature."""
