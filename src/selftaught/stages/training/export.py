@@ -60,9 +60,10 @@ def merged_state(model: Any, dtype: str, *, keep: bool) -> dict[str, Any]:
     causal = _causal(model)
     target = getattr(torch, dtype)
     deltas = dict(_deltas(causal))
+    tied = getattr(causal, "all_tied_weights_keys", None) or {}
     state: dict[str, Any] = {}
     for name, tensor in causal.state_dict(keep_vars=True).items():
-        if "lora_" in name:
+        if "lora_" in name or name in tied:
             continue
         whole = _whole(tensor)
         delta = deltas.get(name)

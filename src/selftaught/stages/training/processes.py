@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process and how many there are, as torchrun says in the environment."""
+    """One of the processes, and how many there are, as torchrun says in the environment."""
 
     rank: int
     count: int

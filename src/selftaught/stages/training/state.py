@@ -104,7 +104,7 @@ def _trained(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _local(tensor: Any) -> Any:
-    """This process's part of a tensor."""
+    """The part of a tensor that lies in this process."""
     from torch.distributed.tensor import DTensor
 
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

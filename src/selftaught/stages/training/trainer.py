@@ -14,7 +14,7 @@ from selftaught.stages.training.batches import BatchPlan
 from selftaught.stages.training.rows import IGNORED, TokenRow
 
 
-class PlannedRows(Dataset[dict[str, list[int]]]):
+class PlannedRows(Dataset):  # type: ignore[misc]
     """Rows by number; `~number` is the same row without loss."""
 
     def __init__(self, rows: tuple[TokenRow, ...]) -> None:
@@ -29,8 +29,8 @@ class PlannedRows(Dataset[dict[str, list[int]]]):
         return {"input_ids": list(row.input_ids), "labels": labels}
 
 
-class PlannedBatches(Sampler[list[int]]):
-    """This process's micro batches of the current epoch."""
+class PlannedBatches(Sampler):  # type: ignore[misc]
+    """The micro batches of one process in the current epoch."""
 
     def __init__(self, plan: BatchPlan, rank: int) -> None:
         self._plan = plan
@@ -56,8 +56,9 @@ class PlannedBatches(Sampler[list[int]]):
 class JudgeTrainer(SFTTrainer):  # type: ignore[misc]
     """Trains on judgments.
 
-    `rows` are whole and tokenised, `plan` says how they are batched, `after_step` is called when a step's loss is
-    in the history, `after_wrapping` with the model as it is spread over processes, `restore` puts a checkpoint's tensors back at the moments that the Trainer asks for them.
+    `rows` are whole and tokenised, `plan` says how they are batched. `after_wrapping` gets the model as it is spread
+    over processes, `after_step` is called when a step's loss is in the history, and `restore` puts the `weights`,
+    `moments` and `random` states of a checkpoint back when the Trainer asks for them.
     """
 
     loss_is_scaled_for_ga = True
