@@ -171,7 +171,7 @@ def _hub_rows(uri: str, revision: str | None, config: str | None, split: str) ->
     import datasets
 
     name = uri.removeprefix("hf://").rstrip("/")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise DataError(f"{uri} is not hf://owner/name")
     try:
         rows = datasets.load_dataset(name, config, revision=revision, split=split)
