@@ -176,16 +176,11 @@ class Folder:
                 f"{self.uri}/{MANIFEST} is damaged; delete it to redo the stage ({error.error_count()} errors)"
             ) from error
 
-    def prune(self) -> None:
-        """Delete the data of a complete artifact; its manifest stays, marked."""
-        manifest = self.manifest()
-        if manifest is None or manifest.pruned:
-            return
-        marked = manifest.model_copy(update={"pruned": True})
-        self.write(MANIFEST, marked.model_dump_json(indent=1, exclude_defaults=True).encode())
-        for name in self.names():
-            if name != MANIFEST:
-                self.delete(name)
+    def remove(self) -> None:
+        """Delete the folder, if it is there."""
+        with storage_errors(self.uri):
+            if self.exists():
+                self._fs.rm(self._path, recursive=True)
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """Whole lines of a text file with their numbers from 1; a last line without newline is left out."""

@@ -72,6 +72,7 @@ class LocalRun:
         self._run = adopt(manifest.run, workdir.read_status(), now())
         self._folder = self._store.folder(run_folder(self._run))
         self._manifests: dict[str, Manifest] = {}
+        self._pruned: set[str] = set()
         self._journal = Journal(workdir.journal, now())
         self._processes = Processes(workdir, lock)
         self._interrupted = False
@@ -115,14 +116,15 @@ class LocalRun:
                 self._stop(attempt.name)
             return decided
         for uri in decided.prune:
-            self._store.folder(uri).prune()
+            self._store.folder(uri).remove()
+            self._pruned.add(uri)
         for planned in decided.start:
-            config = stage_config(self._run, planned.stage, planned.iteration, planned.number, observed)
+            config = stage_config(self._run, planned.stage, planned.iteration, planned.attempt, observed)
             self._journal.started(
                 planned.name,
                 stage=planned.stage,
                 iteration=planned.iteration,
-                number=planned.number,
+                number=planned.attempt,
                 key=planned.key,
                 now=now,
             )
@@ -135,12 +137,15 @@ class LocalRun:
         for name in self._folder.names():
             if name not in self._manifests and (manifest := self._folder.child(name).manifest()) is not None:
                 self._manifests[name] = manifest
+                gone = (each.uri for each in manifest.result.checkpoints if not self._store.folder(each.uri).exists())
+                self._pruned.update(gone)
         return Observed(
             prompts=self._prompts,
             attempts=self._journal.attempts,
             ledger=ledger_of(self._manifests.values()),
             approvals=self._workdir.read_approvals(),
             previous=self._run.status,
+            pruned=frozenset(self._pruned),
         )
 
     def _tell(self, status: RunStatus, view: View) -> None:
