@@ -35,8 +35,12 @@ demo: $(STAMP) ## Train a judge from its own judgments on this machine, from one
 	$(BIN)/selftaught run manifests/examples/quickstart.yaml --workdir .selftaught/quickstart
 
 .PHONY: smollm2
-smollm2: $(STAMP) ## Train SmolLM2-135M-Instruct as a judge on real instructions (about an hour; needs SELFTAUGHT_DATA)
-	$(BIN)/selftaught smollm2 .selftaught/smollm2/volumes/selftaught/smollm2
+smollm2: SELFTAUGHT_DATA ?= ../shared/data
+smollm2: $(STAMP) ## Train SmolLM2-135M-Instruct on real instructions (an hour; SELFTAUGHT_DATA names the data's folder)
+	@test -d $(SELFTAUGHT_DATA)/gsm8k || \
+		{ echo "no folder $(SELFTAUGHT_DATA)/gsm8k; set SELFTAUGHT_DATA to a folder with gsm8k, arena_hard and llmbar" >&2; exit 1; }
+	$(BIN)/selftaught smollm2 .selftaught/smollm2/volumes/models/smollm2
+	ln -sfn $(abspath $(SELFTAUGHT_DATA)) .selftaught/smollm2/volumes/data
 	$(BIN)/selftaught run manifests/examples/smollm2.yaml --workdir .selftaught/smollm2
 
 .PHONY: check
