@@ -56,7 +56,7 @@ class EngineStageConfig(StageConfigBase):
     prompts: PromptTexts
     """Prompt templates."""
     token_allowance: int | None = None
-    """Generated tokens that the run's budget still allows, for all shards together."""
+    """Generated tokens that the run's budget still allows, for all shards and attempts of the stage together."""
 
 
 class SelectConfig(EngineStageConfig):

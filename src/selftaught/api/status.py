@@ -85,6 +85,18 @@ class StageStatus(ApiModel):
     """Start of the first attempt."""
     completion_time: datetime | None = None
     """End of the last attempt."""
+    retry_time: datetime | None = None
+    """When the next attempt may start, after a failure."""
+    ended: int = 0
+    """Attempts that have ended: those with a number up to this one are in all counters."""
+    failures: int = 0
+    """Attempts that failed; interrupted ones are left out. Spaces the next attempts."""
+    active_seconds: int = 0
+    """Running time of the attempts that have ended."""
+    gpu_seconds: int = 0
+    """GPU seconds of the attempts that have ended."""
+    running_seconds: int = 0
+    """Running time of the attempt at work, in whole minutes."""
     message: str = ""
     """Last failure, or what is worth telling."""
 
@@ -254,6 +266,8 @@ class RunStatus(ApiModel):
     """All restarts of stages."""
     restarts_counted: int = 0
     """Those that count against `failurePolicy.maxRestarts`."""
+    observed_retry: str = ""
+    """Value of the annotation `selftaught.dev/retry` that was last acted on."""
     usage: UsageStatus = UsageStatus()
     """What the run has used."""
     summary: Summary = Summary()
