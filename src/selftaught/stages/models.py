@@ -13,25 +13,24 @@ from selftaught.artifacts import Folder, Store, storage_errors, write_atomically
 from selftaught.errors import ModelError, StorageError
 from selftaught.stages.model_vetting import check_names, vet
 
-__all__ = ["local_folder", "vet", "vetted_folder"]
+__all__ = ["local_folder", "vet"]
 
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*")
 """What is asked of the hub: weights as safetensors, configs, tokenizer, licence. Pickles and code stay there."""
 COMPLETE = "complete"
 
 
-def vetted_folder(source: ModelSource, store: Store, cache: Path) -> Path:
-    """The local folder of a model, fetched if need be and safe to load. Raises ModelError or StorageError."""
-    folder = local_folder(source, store, cache)
+def local_folder(source: ModelSource, store: Store, cache: Path) -> Path:
+    """The folder of a model, safe and fit to be loaded: in place on a file system, else fetched once to the cache.
+
+    Raises ModelError if it does not exist, cannot be had or is refused, StorageError if fetching may work later.
+    """
+    folder = _fetched(source, store, cache)
     vet(folder)
     return folder
 
 
-def local_folder(source: ModelSource, store: Store, cache: Path) -> Path:
-    """The folder of a model: in place on a file system, else fetched once to the cache.
-
-    Raises ModelError if it does not exist or cannot be had, StorageError if fetching failed and may work later.
-    """
+def _fetched(source: ModelSource, store: Store, cache: Path) -> Path:
     scheme, _, name = source.uri.partition("://")
     if scheme == "hf":
         if source.revision is None:

@@ -146,19 +146,36 @@ def main(stage: Stage, config_path: Path, shard_index: int, *, debug: bool) -> i
         else:
             write_record(output, record)
 
+    from selftaught.stages import launch
     from selftaught.stages.engine_holder import EngineHolder
 
     holder = EngineHolder()
     try:
         config = read_config(stage, config_path)
-        context = make_context(
-            shard=Shard(shard_index, config.shards),
-            progress=ProgressReporter(stage, config.iteration, shard_index, emit),
-            stopping=stop,
-            engine=holder.engine,
-        )
-        record: ResultRecord | FailureRecord = ResultRecord(result=run_stage(config, context))
-        code = 0
+        record: ResultRecord | FailureRecord
+        if isinstance(config, TrainConfig) and launch.needed(config.training.parallelism):
+            if bar is not None:
+                bar.stop()  # the first of the processes shows one
+            command = [
+                sys.executable,
+                "-m",
+                "selftaught",
+                "stage",
+                stage,
+                "--config",
+                str(config_path),
+                "--with-parent",
+            ]
+            record = launch.launch(config.training.parallelism, [*command, *(["--debug"] if debug else [])], output)
+        else:
+            context = make_context(
+                shard=Shard(shard_index, config.shards),
+                progress=ProgressReporter(stage, config.iteration, shard_index, emit),
+                stopping=stop,
+                engine=holder.engine,
+            )
+            record = ResultRecord(result=run_stage(config, context))
+        code = record.exit_code if isinstance(record, FailureRecord) else 0
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -342,7 +342,7 @@ class TestLocalFolder:
     def test_a_file_system_is_used_in_place(self, good: Path, tmp_path: Path, uri: str) -> None:
         source = ModelSource(uri=f"file://{good}" if uri == "file" else "pvc://claim/model")
         store = Store(tmp_path / "volumes")
-        assert models.vetted_folder(source, store, tmp_path / "cache") == good
+        assert models.local_folder(source, store, tmp_path / "cache") == good
         assert not (tmp_path / "cache").exists()
 
     def test_an_absent_folder_is_named(self, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ class TestObjectStore:
     source = ModelSource(uri="s3://bucket/model")
 
     def test_it_is_fetched_once(self, bucket: Any, good: Path, tmp_path: Path) -> None:
-        folder = models.vetted_folder(self.source, MemoryStore(tmp_path), tmp_path / "cache")
+        folder = models.local_folder(self.source, MemoryStore(tmp_path), tmp_path / "cache")
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
             path.name: path.read_bytes() for path in good.iterdir()
         }
@@ -417,7 +417,7 @@ class TestHub:
     source = ModelSource(uri="hf://owner/name", revision=REVISION)
 
     def fetch(self, tmp_path: Path) -> Path:
-        return models.vetted_folder(self.source, Store(tmp_path), tmp_path / "cache")
+        return models.local_folder(self.source, Store(tmp_path), tmp_path / "cache")
 
     def test_only_safe_files_of_one_revision_are_asked_for(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
