@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -315,7 +316,8 @@ class PartRowWriter(RowWriter):
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file, whole or not at all, durable when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Not the process id: in two pods that share a volume it may be the same.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with temporary.open("wb") as file:
             file.write(data)

@@ -51,6 +51,20 @@ class Instruction(Record):
     expected_length: ExpectedLength | None = None
 
 
+class Categorisation(Record):
+    """What the generator said about an instruction; no properties if it cannot be read."""
+
+    id: str
+    """The id of its instruction."""
+    category: Category | None = None
+    complexity: int | None = None
+    expected_length: ExpectedLength | None = None
+    finish_reason: str
+    """`stop`, `length`, or `promptTooLong` when it could not be asked."""
+    input_tokens: int
+    output_tokens: int
+
+
 class ResponsePair(Record):
     """Two responses to an instruction, the better one known by construction."""
 
@@ -141,7 +155,7 @@ class EvaluationJudgment(Record):
     order: Order
     index: int
     """Vote, from 0."""
-    checkpoint: str | None
+    checkpoint: str | None = None
     """sha256 of the judged checkpoint; none for the seed."""
     text: str
     verdict: Verdict
