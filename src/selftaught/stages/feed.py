@@ -90,8 +90,8 @@ def feed(
             if engine.active == 0:
                 if waiting:
                     raise BudgetError(
-                        f"the token budget is used up: {allowance.spent} of this shard's {allowance.limit} tokens are spent, "
-                        "and one more answer could exceed it; raise the run's budget, or lower maxTokens"
+                        f"the token budget is used up: {allowance.spent} of this shard's {allowance.limit} tokens "
+                        "are spent and one more answer could exceed it; raise the run's budget, or lower maxTokens"
                     )
                 return
             for completion in engine.step():

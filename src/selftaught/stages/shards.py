@@ -6,6 +6,7 @@ Every stage that writes rows has the same frame; `key` guards against a folder o
     if (result := shards.finished(folder, config.key)) is not None:
         return result
     with shards.Clock(folder, config.key, context) as clock:
+        rows = shards.input_rows(context.store.folder(config.…), Kind)  # shard.owns(position) says which are mine
         ...                      # read the rows that are there, do the rest, call clock.tick() now and then
         clock.gpus = engine.gpus # only if an engine was needed
     partial = StageResult(stage=config.stage, iteration=config.iteration, key=config.key, rows=…, dropped=…,
@@ -24,15 +25,19 @@ an artifact, so a clock that still ticks elsewhere cannot break a manifest).
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selftaught.api.results import StageResult, Usage
 from selftaught.artifacts import Folder
 from selftaught.errors import DataError
+from selftaught.records import Record
 from selftaught.stages.context import Shard, StageContext
+
+R = TypeVar("R", bound=Record)
 
 SAVE_SECONDS = 10.0
 """A kill loses at most this much of the running time."""
@@ -113,6 +118,22 @@ def finished(folder: Folder, key: str) -> StageResult | None:
     if manifest.result.key != key:
         raise _foreign(folder)
     return manifest.result
+
+
+def input_rows(folder: Folder, kind: type[R]) -> list[R]:
+    """All rows of a stage's input, sorted by id, so that every shard numbers them alike.
+
+    Raises DataError when the input is not complete or holds no row.
+    """
+    manifest = folder.manifest()
+    if manifest is None:
+        raise DataError(f"{folder.uri} is not complete; run the stage that writes it first")
+    if manifest.pruned:
+        raise DataError(f"the rows of {folder.uri} were deleted by retention; redo the stage that writes them")
+    rows = sorted(folder.rows(kind), key=attrgetter("id"))
+    if not rows:
+        raise DataError(f"{folder.uri} has no rows; look at what the stage that wrote it has dropped")
+    return rows
 
 
 def finish(
