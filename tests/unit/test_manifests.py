@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -355,6 +355,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=6), plain, min_size=1, max_size=4))
 def test_reads_what_was_written_and_knows_every_place(value: dict[str, object]) -> None:
     (document,) = documents(yaml.safe_dump(value, default_style='"'), "f")

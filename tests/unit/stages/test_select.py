@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import PROMPTS
@@ -444,6 +444,7 @@ def test_reads_the_answer_strictly(text: str, finish_reason: str, expected: Prop
     assert parse(text, finish_reason) == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12),
     st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12),
@@ -462,7 +463,7 @@ def variants(text: list[str], rng: random.Random, changes: int) -> Iterator[str]
     for _ in range(20):
         changed = list(text)
         for _ in range(changes):
-            changed[rng.randrange(len(text))] = f"new{rng.random()}"
+            changed[rng.randrange(len(text))] = f"new{rng.randrange(10**9)}"
         yield " ".join(changed)
 
 
@@ -475,7 +476,7 @@ def test_near_duplicates_are_found_mostly() -> None:
         near = NearDuplicates(0.8)
         assert near.similar_to("original", " ".join(text)) is None
         for index, changed in enumerate(variants(text, rng, 2)):
-            if jaccard(passages(" ".join(text), 5), passages(changed, 5)) >= 0.84:
+            if jaccard(passages(" ".join(text), 5), passages(changed, 5)) >= 0.83:
                 above += 1
                 found += near.similar_to(f"v{index}", changed) is not None
     assert above > 50
