@@ -114,7 +114,7 @@ def test_keeps_what_passes_the_filters(tmp_path: Path) -> None:
         "odd": "It is mathematics.",
     }
     world = StubWorld(tmp_path, {"generator": lambda request: (replies[request.message.split()[-1]], "stop", 4)})
-    selection = {"minComplexity": 3, "maxComplexity": 9, "expectedLengths": ["OneParagraph"]}
+    selection = {"minComplexity": 5, "maxComplexity": 5, "expectedLengths": ["OneParagraph"]}
     result = run(config(world, [source(tmp_path, list(replies))], selection=selection), world.context())
     assert result.dropped == {"unparsable": 1, "category": 1, "complexity": 2, "expectedLength": 1}
     (kept,) = rows_of(world)
