@@ -119,7 +119,7 @@ def a_result(stage: Stage, iteration: int = 0, key: str = "", **fields: Any) -> 
             defaults |= {"training": training, "checkpoints": (a_checkpoint(iteration),)}
         case Stage.EVALUATE:
             defaults |= {
-                "scores": (a_score("choice", 0.6 + 0.05 * iteration), a_score("guard", 0.6)),
+                "scores": (a_score("choice", min(0.95, 0.6 + 0.05 * iteration)), a_score("guard", 0.6)),
                 "checkpoint": a_checkpoint(iteration) if iteration else None,
             }
     return StageResult(stage=stage, iteration=iteration, key=key, **(defaults | fields))

@@ -123,8 +123,9 @@ class Lineage:
 
     def judge(self, iteration: int) -> Checkpoint | None:
         """The checkpoint that judges in an iteration; none is the seed. Raises NotReadyError."""
-        for earlier in range(1, iteration - 1):
-            self.checkpoint(earlier)  # from the first on, so that no key is worked out by deep recursion
+        if (Stage.JUDGE, iteration - 1) not in self._keys:
+            for earlier in range(1, iteration - 1):
+                self.checkpoint(earlier)  # from the first on, so that no key is worked out by deep recursion
         return self.checkpoint(iteration - 1) if iteration > 1 else None
 
     def base(self, iteration: int) -> Checkpoint | None:

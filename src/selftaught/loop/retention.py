@@ -2,9 +2,10 @@
 
 from selftaught.api.results import Stage
 from selftaught.api.spec import KeepCheckpoints, RunSpec
-from selftaught.api.status import RunStatus
+from selftaught.api.status import ConditionType, RunStatus
 from selftaught.loop.course import Course
 from selftaught.loop.observed import Observed
+from selftaught.loop.retries import condition_reason
 
 
 def prunable(spec: RunSpec, course: Course, observed: Observed) -> tuple[str, ...]:
@@ -29,6 +30,7 @@ def prunable(spec: RunSpec, course: Course, observed: Observed) -> tuple[str, ..
 
 
 def told_best(status: RunStatus) -> set[str]:
-    """The folder that people were told is the best, whatever has been decided since."""
+    """The folder that people were told is the best when the run ended, whatever has been decided since."""
+    ended = any(condition_reason(status, end) is not None for end in (ConditionType.COMPLETE, ConditionType.FAILED))
     checkpoint = status.best.checkpoint if status.best is not None else None
-    return {checkpoint.uri} if checkpoint is not None else set()
+    return {checkpoint.uri} if ended and checkpoint is not None else set()

@@ -153,7 +153,9 @@ class Summariser:
         past = self._plan.history.at(index, stage)
         entry = self._course.done.get((index, stage))
         attempts = self._attempts(index, stage)
-        starts = attempts > past.attempts or (attempts > past.ended and past.alive is None)
+        # The last attempt may be too new to be seen, even while an older one still seems to be alive.
+        shown = past.alive is not None and past.alive.number == attempts
+        starts = attempts > past.ended and not shown
         return StageStatus(
             name=stage,
             state=StageState.SKIPPED if skipped else self._state(past, entry, starts=starts),
@@ -173,14 +175,14 @@ class Summariser:
     def _state(self, past: StageHistory, entry: Manifest | None, *, starts: bool) -> StageState:
         if entry is not None:
             return StageState.SUCCEEDED
-        if past.alive is not None:
-            return StageState(past.alive.state.value) if self._plan.outcome is None else StageState.FAILED
+        if self._plan.outcome is not None:
+            return StageState.FAILED if past.attempts else StageState.SKIPPED
         if starts:
             return StageState.PENDING
+        if past.alive is not None:
+            return StageState(past.alive.state.value)
         if past.failures and past.retry_time is not None:
             return StageState.FAILED
-        if self._plan.outcome is not None:
-            return StageState.SKIPPED
         return StageState.PENDING
 
     def _message(self, past: StageHistory, entry: Manifest | None) -> str:
