@@ -8,7 +8,6 @@ Samples are drawn in waves of consecutive indexes, and whether to stop is decide
 an example are a function of its verdicts alone, the same after a kill as without one.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ class Draws:
     @property
     def needed(self) -> int:
         """Correct samples of N that keep an example: one, or what the agreement asks for."""
-        return max(1, math.ceil(self.min_agreement * self.samples - 1e-9))
+        return next(count for count in range(1, self.samples + 1) if count / self.samples >= self.min_agreement)
 
     def next(self, correct: Mapping[int, bool]) -> tuple[int, ...]:
         """Indexes to draw now, given which samples (by index) were correct; none when it is decided.
