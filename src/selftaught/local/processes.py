@@ -123,7 +123,7 @@ class Processes:
     def start(self, attempt: str, config: StageConfig) -> None:
         """Start an attempt: training in a process of its own, all else in the worker, shard after shard."""
         path = self._workdir.configs / f"{attempt}.json"
-        write_atomically(path, config.model_dump_json(indent=1, exclude_defaults=True).encode())
+        write_atomically(path, config.model_dump_json(indent=1).encode())
         self._active = attempt
         if config.stage is Stage.TRAIN:
             command = [sys.executable, "-m", "selftaught", "stage", "train", "--config", str(path), "--with-parent"]
@@ -173,7 +173,7 @@ class Processes:
 
     def _send_next(self) -> None:
         assert self._worker is not None
-        self._worker.send(self._jobs.pop(0).model_dump_json(exclude_defaults=True))
+        self._worker.send(self._jobs.pop(0).model_dump_json())
 
     def _finish(self) -> None:
         self._active = None

@@ -39,7 +39,7 @@ DETERMINING_FIELDS = ("seed", "generator", "prompts", "instructions", "pairs", "
 
 def run_manifest(path: Path, folder: Path | None, *, debug: bool) -> int:
     """Run a manifest to its end; the exit code is 0 when the run is complete."""
-    console = Console(highlight=False)
+    console = make_console()
     try:
         manifest = manifests.load([path])
         workdir = Workdir(folder or Path(".selftaught") / manifest.run.metadata.name)
@@ -51,6 +51,12 @@ def run_manifest(path: Path, folder: Path | None, *, debug: bool) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def make_console() -> Console:
+    """A console that, in a log file, is wide enough for the table."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 class LocalRun:

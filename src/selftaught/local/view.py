@@ -73,7 +73,7 @@ class View:
                     text = f"{stage_name(iteration.index, stage.name)} {word}"
                     if stage.state is StageState.SUCCEEDED and stage.name == "evaluate" and iteration.scores:
                         text += f": {accuracy(iteration.scores[0])}"
-                    elif stage.message:
+                    elif stage.message and stage.state is not StageState.RUNNING:
                         text += f": {stage.message}"
                     self._say_once(f"{iteration.index}/{stage.name}/{stage.attempts}/{stage.state}", text)
 
@@ -81,7 +81,7 @@ class View:
         if key not in self._said:
             self._said.add(key)
             self._last_line = time.monotonic()
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def stage_name(iteration: int, stage: str) -> str:
@@ -148,12 +148,12 @@ def iteration_table(run: SelfTaughtRun) -> Table:
     scores = [run.status.baseline, *(iteration.scores for iteration in run.status.iterations)]
     benchmarks = list(dict.fromkeys(score.benchmark for row in scores for score in row if "/" not in score.benchmark))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("judge")
+    table.add_column("judge", no_wrap=True)
     for benchmark in benchmarks:
-        table.add_column(f"{benchmark} (95 %)")
+        table.add_column(f"{benchmark} (95 %)", no_wrap=True)
     for column in ("both orders", "no verdict", "kept", "tokens", "time"):
-        table.add_column(column, justify="right")
-    table.add_column("decision")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("decision", no_wrap=True)
     for iteration in run.status.iterations:
         row = run.status.baseline if iteration.index == 0 else iteration.scores
         table.add_row(*iteration_row(iteration, row, benchmarks))
@@ -190,7 +190,7 @@ def print_summary(console: Console, run: SelfTaughtRun, folder: str) -> None:
         console.print(iteration_table(run))
     style = PHASE_STYLES.get(status.phase, "cyan")
     reason = status.summary.reason
-    console.print(Text.assemble((str(status.phase), f"bold {style}"), f"  {reason}" if reason else ""))
+    console.print(Text.assemble((str(status.phase), f"bold {style}"), f"  {reason}" if reason else ""), soft_wrap=True)
     if status.best is not None:
         best = status.best
         where = best.checkpoint.uri if best.checkpoint else "the seed model"

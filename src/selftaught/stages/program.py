@@ -25,6 +25,7 @@ from selftaught.api.stage_config import (
 )
 from selftaught.artifacts import Store
 from selftaught.errors import INTERRUPTED_EXIT_CODE, TRANSIENT_EXIT_CODE, ManifestError, SelfTaughtError
+from selftaught.stages import launch
 from selftaught.stages.context import EngineProvider, ProgressSink, Shard, StageContext
 from selftaught.stages.reporting import (
     FailureRecord,
@@ -146,7 +147,6 @@ def main(stage: Stage, config_path: Path, shard_index: int, *, debug: bool) -> i
         else:
             write_record(output, record)
 
-    from selftaught.stages import launch
     from selftaught.stages.engine_holder import EngineHolder
 
     holder = EngineHolder()
@@ -175,21 +175,26 @@ def main(stage: Stage, config_path: Path, shard_index: int, *, debug: bool) -> i
                 engine=holder.engine,
             )
             record = ResultRecord(result=run_stage(config, context))
-        code = record.exit_code if isinstance(record, FailureRecord) else 0
     except Exception as error:
         if debug:
             traceback.print_exc()
         record = describe_failure(error)
-        code = record.exit_code
     finally:
         holder.close()
         if bar is not None:
             bar.stop()
+    return finish(record, output, on_terminal=on_terminal)
+
+
+def finish(record: ResultRecord | FailureRecord, output: TextIO, *, on_terminal: bool) -> int:
+    """Tell how a stage ended, to whoever listens; the exit code."""
     write_record(output, record)
     write_termination_message(record)
-    if isinstance(record, FailureRecord) and on_terminal:
+    if isinstance(record, ResultRecord):
+        return 0
+    if on_terminal:
         print(f"error: {record.failure.message}", file=sys.stderr)
-    return code
+    return record.exit_code
 
 
 def die_with_parent() -> None:
@@ -212,7 +217,7 @@ def write_termination_message(record: ResultRecord | FailureRecord) -> None:
     path = os.environ.get(TERMINATION_VARIABLE)
     if path is None:
         return
-    payload = record.model_dump_json(exclude_defaults=True)
+    payload = record.model_dump_json(exclude_none=True)
     if len(payload.encode()) > MAX_RESULT_BYTES:
-        payload = record.model_dump_json(exclude_defaults=True, exclude={"result": {"scores", "message", "dropped"}})
+        payload = record.model_dump_json(exclude_none=True, exclude={"result": {"scores", "message", "dropped"}})
     Path(path).write_text(payload, encoding="utf-8")
