@@ -442,3 +442,18 @@ def test_validate_warns_of_a_template_that_nothing_uses(tmp_path: Path) -> None:
     assert [line for line in output if "warning" in line] == [
         "0.yaml:11: warning: spec.prompts.configMapRef: key respnd of ConfigMap p names no template"
     ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "manifests/examples").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_examples_are_valid(path: Path) -> None:
+    output = io.StringIO()
+    assert validate_files([path], Console(file=output)) == 0
+
+
+def test_the_paper_example_has_no_warning() -> None:
+    output = io.StringIO()
+    path = Path(__file__).parents[2] / "manifests/examples/llama-3.1-70b.yaml"
+    validate_files([path], Console(file=output, width=200))
+    assert output.getvalue().splitlines() == [f"{path}: llama-3-1-70b is valid"]
