@@ -442,6 +442,23 @@ def test_a_budget_ends_the_stage_and_keeps_its_rows(tmp_path: Path) -> None:
     assert len(world.submitted) == 40
 
 
+def test_what_a_killed_process_spent_counts(tmp_path: Path) -> None:
+    judges = {"e1": right_with(0.9), "e2": right_with(0.5)}
+    killed = world_with(tmp_path, e1=killed_at(80 + 30, judges["e1"]), e2=judges["e2"])
+    sampling = {"temperature": 0, "maxTokens": 9}
+    settings = several(killed, tmp_path, "e1", "e2", evaluation={"sampling": sampling})
+    with pytest.raises(Killed):
+        run(settings, killed.context())
+    kept = rows_of(settings, killed)
+    spent = sum(row.output_tokens for row in kept)
+    assert {row.checkpoint for row in kept if row.benchmark == "guard"} == {f"{1:064x}"}
+    again = world_with(tmp_path, **judges)
+    with pytest.raises(BudgetError):
+        run(settings.model_copy(update={"token_allowance": spent + 12}), again.context())
+    assert again.progress.updates[0] == (len(kept) + 1, 200, "judgments")
+    assert spent < sum(row.output_tokens for row in rows_of(settings, again)) <= spent + 12
+
+
 def test_without_benchmarks_nothing_is_measured(tmp_path: Path) -> None:
     world = world_with(tmp_path)
     result = run(config(world, [], candidates=candidates(world, "e1")), world.context())
