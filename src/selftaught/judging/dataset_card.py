@@ -53,9 +53,8 @@ Rows are sorted by `id`.
 
 1. In each pair, one response answers the instruction; the other answers a modified instruction and is therefore the
    worse answer to the original one.
-2. {model} judged {_orders(config)}, {_samples(config)}, at temperature {config.judging.sampling.temperature}, top-p
-   {config.judging.sampling.top_p} and at most {config.judging.sampling.max_tokens} new
-   tokens{", constrained to end in a verdict" if config.judging.guided_verdict else ""}.
+2. {model} judged {_orders(config)}, {_samples(config)}.
+   {_sampling(config)}
 3. Of each example (a pair in one order) {_kept(config)} was kept{_threshold(config)}.
 4. {_balance(config)}
 
@@ -101,10 +100,19 @@ def _orders(config: CurateConfig) -> str:
     return "each pair with the better response first"
 
 
+def _sampling(config: CurateConfig) -> str:
+    sampling = config.judging.sampling
+    guided = " Texts were constrained to end in a verdict." if config.judging.guided_verdict else ""
+    return (
+        f"Sampling: temperature {sampling.temperature}, top-p {sampling.top_p}, "
+        f"at most {sampling.max_tokens} new tokens.{guided}"
+    )
+
+
 def _samples(config: CurateConfig) -> str:
     number = config.judging.samples_per_pair
     if config.judging.strategy is JudgingStrategy.ADAPTIVE:
-        return f"up to {number} times, stopping after the first correct judgment"
+        return f"up to {number} times, until it was decided which judgment is kept"
     return f"{number} times"
 
 

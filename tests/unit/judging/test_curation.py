@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from selftaught.api.judging import Judging, JudgingStrategy, Orders
 from selftaught.judging.curation import ExampleSamples, Kept, Sample, agrees, balanced, curate, kept_sample
+from selftaught.judging.draws import Draws
 from selftaught.judging.statistics import Lengths
 from selftaught.records import Order, Verdict
 
@@ -144,6 +146,23 @@ def test_adaptive_keeps_the_same_examples_as_fixed(pairs: int, seed: int, beyond
         (one.example.pair_id, one.example.order) for one in adaptive.kept
     ]
     assert fixed.statistics.first_correct_histogram == adaptive.statistics.first_correct_histogram
+
+
+@given(st.integers(0, 10), st.integers(0, 10**6), st.floats(0, 1))
+def test_what_judging_draws_adaptively_is_enough_to_decide(pairs: int, seed: int, least: float) -> None:
+    everything = drawn(pairs, seed, n=15)
+    adaptive = judging("Adaptive", n=15, minAgreement=least)
+    parts = []
+    for one in everything:
+        correct: dict[int, bool] = {}
+        while indexes := Draws.of(adaptive).next(correct):
+            correct.update((index, one.samples[index].verdict is one.order.correct) for index in indexes)
+        parts.append(replace(one, samples=tuple(one.samples[index] for index in correct)))
+        kept = kept_sample(one, adaptive, 1).index if agrees(one, adaptive) else None
+        assert Draws.of(adaptive).kept(correct) == kept
+    assert [one.judgment_id for one in curate(parts, adaptive, 1).kept] == [
+        one.judgment_id for one in curate(everything, adaptive, 1).kept
+    ]
 
 
 @given(
