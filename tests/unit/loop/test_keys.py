@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from builders import PROMPTS, a_checkpoint, a_result, a_run, an_entry, observed
 
+from builders import PROMPTS, a_checkpoint, a_result, a_run, an_entry, observed
 from selftaught.api.results import Stage
 from selftaught.api.run import SelfTaughtRun
 from selftaught.artifacts import Manifest
@@ -123,13 +123,12 @@ def test_name_namespace_and_uid_are_in_no_key_but_in_the_folder() -> None:
 def finished(run: SelfTaughtRun, iterations: int, sha: str = "a" * 64) -> Observed:
     """A ledger with the trainings and evaluations of some iterations."""
     ledger: dict[str, Manifest] = {}
+    lineage = Lineage(run, observed(ledger=ledger))
     for iteration in range(1, iterations + 1):
-        lineage = Lineage(run, observed(ledger=ledger))
         candidates = (a_checkpoint(iteration, 1), a_checkpoint(iteration, 2, sha256=sha))
         key = lineage.key(Stage.TRAIN, iteration)
         ledger[key] = an_entry(a_result(Stage.TRAIN, iteration, key, checkpoints=candidates))
         if run.spec.evaluation.benchmarks:
-            lineage = Lineage(run, observed(ledger=ledger))
             key = lineage.key(Stage.EVALUATE, iteration)
             ledger[key] = an_entry(a_result(Stage.EVALUATE, iteration, key, checkpoint=candidates[0]))
     return observed(ledger=ledger)
