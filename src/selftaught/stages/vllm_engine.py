@@ -184,10 +184,13 @@ class VllmEngine:
 
     def _completion(self, output: Any) -> Completion:
         answer = output.outputs[0]
+        name = self._ids.pop(output.request_id)
+        if answer.finish_reason not in ("stop", "length"):
+            raise TransientError(f"the engine could not finish {name} ({answer.finish_reason})")
         completion = Completion(
-            id=self._ids.pop(output.request_id),
+            id=name,
             text=answer.text,
-            finish_reason=str(answer.finish_reason),
+            finish_reason=answer.finish_reason,
             input_tokens=len(output.prompt_token_ids),
             cached_tokens=output.num_cached_tokens or 0,
             output_tokens=len(answer.token_ids),
