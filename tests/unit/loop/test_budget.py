@@ -12,7 +12,9 @@ from selftaught.loop.history import history_of
 from selftaught.loop.observed import AttemptState, Observed
 from selftaught.loop.placement import gpus
 
-GPUS: dict[str, Any] = {"stages": {"all": {"resources": {"limits": {"nvidia.com/gpu": "2", "memory": "8Gi"}}, "shards": 3}}}
+GPUS: dict[str, Any] = {
+    "stages": {"all": {"resources": {"limits": {"nvidia.com/gpu": "2", "memory": "8Gi"}}, "shards": 3}}
+}
 
 
 def used(known: Observed, now: float, grain: int = 0, **spec: Any) -> budget.Usage:
