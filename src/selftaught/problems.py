@@ -93,12 +93,12 @@ def closest(word: str, known: list[str]) -> str | None:
 
 
 def _written_path(details: ErrorDetails, model: type[BaseModel], document: Document) -> Path:
-    """The location without what pydantic adds for unions and keys; with the field that a rule names."""
+    """The location without what pydantic adds for unions, and with the field that a rule names."""
     path: list[str | int] = []
     kinds = [model]
     for key in details["loc"]:
         below = list(_step(kinds, key))
-        if key == "[key]" or (not below and details["type"] != "missing" and (*path, key) not in document.places):
+        if not below and details["type"] != "missing" and (*path, key) not in document.places:
             continue
         path.append(key)
         kinds = below

@@ -204,6 +204,15 @@ def test_reads_a_run_and_the_config_maps_beside_it(tmp_path: Path) -> None:
             "generator:", "spec.generator", 10, "", "has no value", "give it a value, or leave it out", id="null"
         ),
         pytest.param(
+            "stages:\n  train:",
+            "spec.stages.train",
+            11,
+            "nothing",
+            "must be a mapping",
+            "indent fields below it: shards, image, serviceAccountName, engine, resources, template",
+            id="empty-mapping-is-told-once",
+        ),
+        pytest.param(
             "approvals: [{iteration: 1}]",
             "spec.approvals[0].decision",
             10,
@@ -457,3 +466,10 @@ def test_the_paper_example_has_no_warning() -> None:
     path = Path(__file__).parents[2] / "manifests/examples/llama-3.1-70b.yaml"
     validate_files([path], Console(file=output, width=200))
     assert output.getvalue().splitlines() == [f"{path}: llama-3-1-70b is valid"]
+
+
+def test_validate_warns_of_filters_that_do_nothing(tmp_path: Path) -> None:
+    text = with_spec(SELECTION).replace("sources:", "selection: {strategy: All, minComplexity: 3}\n    sources:")
+    code, output = run_validation(tmp_path, text)
+    assert code == 0
+    assert [line.split(": ")[2] for line in output if "warning" in line] == ["spec.instructions.selection.strategy"]
