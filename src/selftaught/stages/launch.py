@@ -4,7 +4,9 @@ Each process is `selftaught stage train` with the same config. On a cluster ever
 completion index is the node's rank, and MASTER_ADDR names the headless Service's first pod.
 """
 
+import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -75,8 +77,8 @@ def launch(parallelism: Parallelism, command: list[str], output: TextIO) -> Endi
         endings: dict[int, Ending] = {}
         with _relayed(output, endings):
             codes = _run(place, command, logs)
-        if not codes and isinstance(endings.get(0), ResultRecord):
-            return endings[0]
+        if isinstance(endings.get(0), ResultRecord):
+            return endings[0]  # said when all were done, so a crash while leaving changes nothing
         for rank in range(1, place.processes):
             for path in Path(logs).rglob(f"{rank}/stdout.log"):
                 _note_ending(endings, rank, path.read_text("utf-8", errors="replace"))
@@ -99,11 +101,13 @@ def explanation(codes: Mapping[int, int], endings: Mapping[int, Ending]) -> Fail
             rank,
         )
 
-    killed = sorted(rank for rank, code in codes.items() if code < 0 and rank not in failures)
+    signals = {rank: -code for rank, code in codes.items() if code < 0 and rank not in failures}
+    # torchrun ends the others by SIGTERM
+    killed = sorted(signals, key=lambda rank: (signals[rank] == signal.SIGTERM, rank))
     best = min(failures, key=weight, default=None)
     if best is not None and (failures[best].failure.reason != "Error" or not killed):
         return failures[best]
-    reason = f"signal {-codes[killed[0]]}" if killed else "an error"
+    reason = signal.Signals(signals[killed[0]]).name if killed else "an error"
     advice = "; if memory ran out, lower training.microBatchSize or shard with strategy FSDP" if killed else ""
     message = f"a process of the training was ended by {reason}{advice}"
     failure = StageFailure(reason="ProcessFailed", message=message, permanent=False)
@@ -116,6 +120,8 @@ def _run(place: Placement, command: list[str], logs: str) -> dict[int, int]:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    # What failed is told once, by the record; torchrun's own words about it add nothing.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # On a terminal only the first process shows its bar.
     hidden = Std.ALL if sys.stderr.isatty() else Std.OUT
     config = LaunchConfig(

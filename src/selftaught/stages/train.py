@@ -65,7 +65,7 @@ def run(config: TrainConfig, context: StageContext) -> StageResult:
         if processes.writes:
             output.complete(result, started, context.now())
             work.clear()
-        processes.barrier()
+        processes.leave()
     return result
 
 

@@ -34,6 +34,14 @@ class Processes:
 
             torch.distributed.barrier()
 
+    def leave(self) -> None:
+        """Wait for all, then close the connections: left to the interpreter's end, they can abort the process."""
+        if self.count > 1:
+            import torch.distributed
+
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+
     def from_first(self, value: T) -> T:
         """What process 0 has."""
         if self.count == 1:

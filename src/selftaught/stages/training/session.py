@@ -161,6 +161,8 @@ class Session:
         elif part == "moments":
             state.load_moments(weights, trainer.model, trainer.optimizer.optimizer)
             trainer.lr_scheduler.load_state_dict(state.read_progress(path).scheduler)
+            for group, rate in zip(trainer.optimizer.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
         else:
             state.load_random(path / state.tensor_file(self.processes.rank))
 

@@ -1,4 +1,7 @@
-"""A tiny model, some examples, and the train stage as a program: `python training_world.py CONFIG VOLUMES [FLAG]`."""
+"""A tiny model, some examples, and the train stage as a program.
+
+`python training_world.py CONFIG VOLUMES [STEP]`, killed after a step if one is named.
+"""
 
 import os
 import random
@@ -12,10 +15,11 @@ from selftaught.api.references import ModelSource
 from selftaught.api.results import Stage, StageResult
 from selftaught.api.stage_config import TrainConfig
 from selftaught.artifacts import Store
-from selftaught.errors import SelfTaughtError
 from selftaught.records import Example, Verdict
 from selftaught.stages.context import Shard, StageContext
 from selftaught.stages.engine import Engine
+from selftaught.stages.program import describe_failure
+from selftaught.stages.reporting import FailureRecord, ResultRecord, write_record
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -82,18 +86,19 @@ def write_examples(store: Store, uri: str, examples: list[Example]) -> None:
 
 
 def main() -> int:
-    """One process of a training."""
-    from selftaught.stages import train
-
+    """One process of a training; says how it ended as the stage program does."""
     config = TrainConfig.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
     kill_after = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    record: ResultRecord | FailureRecord
     try:
+        from selftaught.stages import train
+
         result = train.run(config, context(Path(sys.argv[2]), RecordedProgress(kill_after=kill_after)))
-    except SelfTaughtError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(result.model_dump_json())
-    return 0
+        record = ResultRecord(result=result)
+    except Exception as error:
+        record = describe_failure(error)
+    write_record(sys.stdout, record)
+    return record.exit_code if isinstance(record, FailureRecord) else 0
 
 
 if __name__ == "__main__":
