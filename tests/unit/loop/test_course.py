@@ -13,7 +13,9 @@ from selftaught.api.spec import Decision
 from selftaught.loop.course import Course, course_of
 from selftaught.loop.observed import Observed
 from selftaught.loop.outcome import Complete, Failed
+from selftaught.loop.planner import plan
 from selftaught.loop.retention import prunable
+from selftaught.loop.status import summarise
 
 Pair = tuple[float, float]
 """Accuracy on the deciding benchmark and on the gate."""
@@ -161,6 +163,19 @@ def test_epochs_that_were_not_chosen_go_once_one_was() -> None:
     done = {**course.done, (1, Stage.TRAIN): an_entry(trained)}
     assert prunable(run.spec, replace(course, done=done), known) == (epochs[1].uri,)
     assert prunable(run.spec, replace(course, done=done, rulings=()), known) == ()
+
+
+def test_the_best_of_a_run_that_has_ended_is_kept_whatever_is_decided_since() -> None:
+    run = a_run(iterations=2, storage={"uri": "pvc://a/b", "checkpoints": {"last": 1}})
+    course, known = walked(run, [(0.6, 0.6), (0.8, 0.6), (0.7, 0.6)])
+    ended = summarise(run, known, plan(run, known, T0), T0)
+    assert ended.best is not None
+    assert ended.best.iteration == 1
+    known = replace(known, previous=ended, approvals=(an_approval(1, Decision.REJECTED),))
+    course = course_of(run, known, T0)
+    assert course.best is not None
+    assert course.best.iteration == 2
+    assert prunable(run.spec, course, known) == ()
 
 
 def test_what_awaits_a_decision_is_kept() -> None:

@@ -138,6 +138,13 @@ def test_failures_that_end_the_run(failure: Any, outcome: type | None) -> None:
     assert (type(decided.outcome) if decided.outcome is not None else None) is outcome
 
 
+def test_fewer_restarts_than_were_made_do_not_end_a_run_that_works() -> None:
+    run = a_run(failurePolicy={"maxRestarts": 0})
+    known = at_work(run, number=3)
+    known = replace(known, previous=known.previous.model_copy(update={"restarts_counted": 2}))
+    assert planned(run, known).outcome is None
+
+
 def test_tokens_used_up_by_a_stage_after_an_iteration_complete_the_run() -> None:
     run = a_run()
     failure = a_failure(FailureKind.PERMANENT, "Budget", "the allowance is used up")

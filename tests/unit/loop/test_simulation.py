@@ -89,6 +89,8 @@ def test_all_children_deleted_at_any_stage_cost_at_most_that_attempt(state: str)
         assert len(set(names(cluster.started)) - set(TWO_ITERATIONS)) == (state == "running")
         assert cluster.status.restarts == (state == "running")
         assert cluster.status.restarts_counted == 0
+        failures = sum(stage.failures for iteration in cluster.status.iterations for stage in iteration.stages)
+        assert failures == (state == "running")
 
 
 def one_stage(cluster: SimulatedCluster) -> None:
@@ -128,7 +130,11 @@ def test_a_run_that_is_created_again_adopts_what_was_finished(finished: int) -> 
     cluster.settle()
     assert names(cluster.started) == TWO_ITERATIONS[finished:]
     assert cluster.condition("Complete") == "IterationsDone"
-    assert cluster.status.usage.output_tokens == settled().status.usage.output_tokens
+    whole = settled().status
+    assert cluster.status.usage.output_tokens == whole.usage.output_tokens
+    for adopted, made in zip(cluster.status.iterations, whole.iterations, strict=True):
+        times = [(stage.start_time, stage.completion_time) for stage in adopted.stages]
+        assert times == [(stage.start_time, stage.completion_time) for stage in made.stages]
 
 
 def test_program_errors_use_up_the_restarts_and_then_fail_the_run() -> None:

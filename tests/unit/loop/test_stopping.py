@@ -17,6 +17,7 @@ from selftaught.loop.stopping import early_end
         pytest.param({"patience": 2}, [0.5, 0.65], 0.65, None, id="improved in time"),
         pytest.param({"patience": 2}, [0.6, 0.55, 0.59], 0.6, "NoImprovement", id="below the best, though rising"),
         pytest.param({"patience": 1}, [0.7], 0.7, None, id="improved at once"),
+        pytest.param({"patience": 1}, [0.7, 0.65], 0.7, "NoImprovement", id="above the seed, below the best"),
         pytest.param({"patience": 1}, [None], None, "NoImprovement", id="barred counts as none"),
         pytest.param({"patience": 1, "min_improvement": "0.01"}, [0.605], 0.605, "NoImprovement", id="too little"),
         pytest.param({"patience": 1, "min_improvement": "0.1"}, [0.7], 0.7, None, id="exactly enough, floats aside"),
