@@ -152,3 +152,8 @@ def test_several_vanished_attempts_share_the_running_time_told_once() -> None:
 def test_restarts_are_the_attempts_beyond_the_first() -> None:
     history = merged(observed(failed(1), failed(2), an_attempt(Stage.SELECT), judge(3)))
     assert history.restarts == 2
+
+
+def test_an_attempt_that_is_gone_after_it_finished_did_not_fail() -> None:
+    past = merged(observed(previous=told(attempts=1), ledger=DONE), done=True).at(1, Stage.JUDGE)
+    assert (past.ended, past.failures, past.message) == (1, 0, "")
