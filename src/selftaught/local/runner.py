@@ -75,7 +75,11 @@ class LocalRun:
         self._now = now
         self._store = workdir.store()
         self._prompts = resolve_prompts(manifest, workdir)
-        self._run = adopt(manifest.run, workdir.read_status(), now())
+        stored = workdir.read_status()
+        if stored is not None and not same_work(stored.spec, manifest.run.spec):
+            workdir.set_journal_aside(now())
+            console.print("the manifest has changed: finished stages that still fit are kept, the rest is done anew")
+        self._run = adopt(manifest.run, stored, now())
         self._folder = self._store.folder(run_folder(self._run))
         self._manifests: dict[str, Manifest] = {}
         self._pruned: set[str] = set()

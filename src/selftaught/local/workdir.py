@@ -12,6 +12,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.spec import Approval
-from selftaught.artifacts import Store, cut_half_line, storage_errors, write_atomically
+from selftaught.artifacts import Store, storage_errors, write_atomically
 from selftaught.errors import ManifestError, TransientError
 
 LOCK_WAIT_SECONDS = 30.0
@@ -93,6 +94,12 @@ class Workdir:
         with storage_errors(str(self.status_file)):
             write_atomically(self.status_file, yaml.safe_dump(document, sort_keys=False, width=120).encode())
 
+    def set_journal_aside(self, now: datetime) -> None:
+        """Begin a new journal: failures of a run that asked for something else do not count."""
+        if self.journal.exists():
+            with storage_errors(str(self.journal)):
+                self.journal.rename(self.journal.with_name(f"attempts-until-{now:%Y%m%dT%H%M%S}.jsonl"))
+
     def read_approvals(self) -> tuple[Approval, ...]:
         """Decisions made by hand, oldest first."""
         try:
@@ -106,9 +113,3 @@ class Workdir:
         self.create()
         with storage_errors(str(self.approvals_file)), self.approvals_file.open("a", encoding="utf-8") as file:
             file.write(approval.model_dump_json(exclude_none=True) + "\n")
-
-
-def repair(path: Path) -> None:
-    """Cut off a half line that a kill left behind."""
-    if path.exists():
-        cut_half_line(path)

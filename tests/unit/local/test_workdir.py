@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import a_run, an_approval
+from builders import a_run, an_approval, at
 from selftaught.api.status import Phase, RunStatus
 from selftaught.errors import ManifestError
 from selftaught.local import workdir as workdir_module
@@ -73,3 +73,11 @@ def test_the_lock_lives_as_long_as_a_child_that_has_it(workdir: Workdir, monkeyp
     finally:
         fcntl.flock(inherited, fcntl.LOCK_UN)
         os.close(inherited)
+
+
+def test_a_new_journal_begins_beside_the_old_one(workdir: Workdir) -> None:
+    workdir.journal.write_text("old\n")
+    workdir.set_journal_aside(at(0))
+    workdir.set_journal_aside(at(1))
+    assert not workdir.journal.exists()
+    assert [path.read_text() for path in workdir.path.glob("attempts-until-*.jsonl")] == ["old\n"]
