@@ -2,8 +2,16 @@
 
 from selftaught.records import Verdict
 
-GUIDED_PATTERN = r"[^\[\]]{1,4000}\[\[[AB]\]\]"
-"""What a guided judgment must match: an explanation without brackets, then exactly one verdict."""
+CHARACTERS_PER_TOKEN = 2
+"""Fewer than in most texts, so that a guided judgment comes to its verdict before it is cut off."""
+
+
+def guided_pattern(max_tokens: int) -> str:
+    """What a guided judgment must match: an explanation without brackets, then exactly one verdict.
+
+    The explanation is bounded, because a small model that may go on forever does.
+    """
+    return rf"[^\[\]]{{1,{CHARACTERS_PER_TOKEN * max_tokens}}}\[\[[AB]\]\]"
 
 
 def parse_verdict(text: str) -> Verdict:

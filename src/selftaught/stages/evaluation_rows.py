@@ -10,7 +10,7 @@ from selftaught.artifacts import Folder, RowWriter
 from selftaught.benchmarks.reading import BenchmarkData
 from selftaught.judging import prompts
 from selftaught.judging.seeds import request_seed
-from selftaught.judging.verdicts import GUIDED_PATTERN, verdict_of
+from selftaught.judging.verdicts import guided_pattern, verdict_of
 from selftaught.records import BenchmarkPair, EvaluationJudgment, Order, Verdict, evaluation_id
 from selftaught.stages import shards
 from selftaught.stages.context import StageContext
@@ -150,7 +150,7 @@ class Judging:
             seed=request_seed(
                 self.config.evaluation.seed, self.config.iteration, pair.id, question.order, question.index
             ),
-            pattern=GUIDED_PATTERN if self.config.guided_verdict else None,
+            pattern=guided_pattern(self.config.evaluation.sampling.max_tokens) if self.config.guided_verdict else None,
         )
 
     def _keep(self, question: Question, text: str, outcome: Outcome) -> None:

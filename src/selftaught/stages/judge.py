@@ -12,9 +12,9 @@ from selftaught.api.judging import Orders
 from selftaught.api.results import StageResult, Usage
 from selftaught.api.stage_config import JudgeConfig
 from selftaught.judging.draws import Draws
-from selftaught.judging.prompts import render
+from selftaught.judging.prompts import judge_message
 from selftaught.judging.seeds import request_seed
-from selftaught.judging.verdicts import GUIDED_PATTERN, verdict_of
+from selftaught.judging.verdicts import guided_pattern, verdict_of
 from selftaught.records import Dropped, Judgment, Order, ResponsePair
 from selftaught.stages import shards
 from selftaught.stages.context import StageContext
@@ -206,18 +206,14 @@ class _Work:
         if not indexes:
             return []
         pair, order = example.pair, example.order
-        first, second = (pair.chosen, pair.rejected) if order is Order.CHOSEN_FIRST else (pair.rejected, pair.chosen)
-        message = render(
-            self._config.prompts.judge,
-            {"instruction": pair.instruction, "response_a": first, "response_b": second},
-        )
+        message = judge_message(self._config.prompts, pair.instruction, pair.chosen, pair.rejected, order)
         return [
             Request(
                 id=f"{example.id}/{index}",
                 message=message,
                 sampling=judging.sampling,
                 seed=request_seed(judging.seed, self._config.iteration, pair.id, order, index),
-                pattern=GUIDED_PATTERN if judging.guided_verdict else None,
+                pattern=guided_pattern(judging.sampling.max_tokens) if judging.guided_verdict else None,
             )
             for index in indexes
         ]

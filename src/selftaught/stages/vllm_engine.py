@@ -45,7 +45,6 @@ _all_threads = 1
 
 _VOLATILE = frozenset(
     {
-        "_name_or_path",
         "transformers_version",
         "use_cache",
         "bos_token_id",
@@ -316,7 +315,7 @@ def _describe(folder: Path, settings: EngineSettings) -> object:
     generation = _json(folder / "generation_config.json", missing_ok=True)
     return (
         _shapes(folder),
-        {key: value for key, value in config.items() if key not in _VOLATILE},
+        {key: value for key, value in config.items() if key not in _VOLATILE and not key.startswith("_")},
         (dtype or legacy) if settings.dtype is Dtype.AUTO else None,
         {key: fast.get(key) for key in ("model", "normalizer", "pre_tokenizer", "decoder", "added_tokens")},
         tokenizer.chat_template,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.judging.verdicts import GUIDED_PATTERN, parse_verdict, verdict_of
+from selftaught.judging.verdicts import guided_pattern, parse_verdict, verdict_of
 from selftaught.records import Verdict
 
 
@@ -35,6 +35,7 @@ def test_exactly_one_kind_of_verdict_counts(text: str) -> None:
     assert parse_verdict(text) is (Verdict(kinds.pop()) if len(kinds) == 1 else Verdict.UNPARSABLE)
 
 
-@given(st.from_regex(GUIDED_PATTERN, fullmatch=True))
+@given(st.from_regex(guided_pattern(20), fullmatch=True))
 def test_whatever_a_guided_judge_writes_has_a_verdict(text: str) -> None:
     assert parse_verdict(text) is not Verdict.UNPARSABLE
+    assert len(text) <= 2 * 20 + len("[[A]]")

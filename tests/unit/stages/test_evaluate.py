@@ -14,7 +14,7 @@ from selftaught.api.stage_config import EvaluateConfig
 from selftaught.benchmarks.scoring import ScoreTable
 from selftaught.errors import BudgetError, DataError, Interrupted
 from selftaught.judging.seeds import request_seed
-from selftaught.judging.verdicts import GUIDED_PATTERN
+from selftaught.judging.verdicts import guided_pattern
 from selftaught.records import EvaluationJudgment, Order, Verdict
 from selftaught.stages import evaluate, shards
 from selftaught.stages.engine import Request
@@ -188,7 +188,7 @@ def test_votes_decide_by_majority(tmp_path: Path) -> None:
     result = run(settings, world.context())
     rows = rows_of(settings, world)
     assert len({row.id for row in rows}) == len(rows) == 60 * 2 * 15
-    assert {request.pattern for request in world.submitted} == {GUIDED_PATTERN}
+    assert {request.pattern for request in world.submitted} == {guided_pattern(settings.evaluation.sampling.max_tokens)}
     single = sum((row.verdict is Verdict.A) == (row.order is Order.CHOSEN_FIRST) for row in rows) / len(rows)
     assert 0.67 < single < 0.73
     assert whole(result)["bench"].accuracy > 0.87

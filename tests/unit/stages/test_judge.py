@@ -15,7 +15,7 @@ from selftaught.api.stage_config import JudgeConfig
 from selftaught.errors import BudgetError, DataError, Interrupted
 from selftaught.judging.draws import Draws
 from selftaught.judging.prompts import load
-from selftaught.judging.verdicts import GUIDED_PATTERN
+from selftaught.judging.verdicts import guided_pattern
 from selftaught.records import Dropped, Judgment, Order, ResponsePair, Verdict
 from selftaught.stages import judge
 from selftaught.stages.engine import Request
@@ -133,7 +133,7 @@ def test_every_sample_has_its_own_seed(tmp_path: Path) -> None:
 def test_a_guided_verdict_is_asked_of_the_engine(tmp_path: Path, guided: bool) -> None:
     world = a_world(tmp_path, [pair(1)])
     judge.run(config(FIXED.model_copy(update={"guided_verdict": guided})), world.context())
-    assert {request.pattern for request in world.submitted} == {GUIDED_PATTERN if guided else None}
+    assert {request.pattern for request in world.submitted} == {guided_pattern(100) if guided else None}
 
 
 def test_a_judgment_that_was_cut_off_has_no_verdict(tmp_path: Path) -> None:
