@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftaught.microworld.prompts import MODIFICATION, PROMPTS, fill
+from selftaught.judging.prompts import render
+from selftaught.microworld.prompts import MODIFICATION, PROMPTS
 from selftaught.microworld.tasks import FAMILIES, Family, draw_task, near_miss, neighbour
 from selftaught.microworld.tokenizer import CONTEXT_TOKENS, build_tokenizer
-from selftaught.microworld.traces import judgment
+from selftaught.microworld.traces import careful, judgment
 
 if TYPE_CHECKING:
     import torch
@@ -23,20 +24,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeedSettings:
-    """How large the seed is and how long it is trained; batches are rows per step."""
+    """How large the seed is and how long it is trained.
+
+    Batches are rows per step; `warm_up`, `cool_down` and `habits_from` are shares of the steps. Before `habits_from`
+    every judgment shown is careful: the skill first, then how often it is used. Next words of the prompts count
+    with `prompt_weight`: learning to continue them builds the copying that judging needs, in fewer steps.
+    """
 
     steps: int
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    feed_forward: int = 320
-    tasks_per_step: int = 64
-    modifications_per_step: int = 24
-    judgments_per_step: int = 48
-    matrix_learning_rate: float = 0.02
+    hidden: int = 96
+    layers: int = 3
+    heads: int = 3
+    feed_forward: int = 256
+    tasks_per_step: int = 32
+    modifications_per_step: int = 12
+    judgments_per_step: int = 24
+    matrix_learning_rate: float = 0.01
     other_learning_rate: float = 4e-3
     warm_up: float = 0.05
     cool_down: float = 0.5
+    habits_from: float = 0.7
+    prompt_weight: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Exchange:
 def task_exchange(rng: random.Random, families: Sequence[Family] = FAMILIES) -> Exchange:
     """A task with its right answer."""
     task = draw_task(rng, families=families)
-    return Exchange(fill(PROMPTS["respond"], {"instruction": task.instruction}), task.answer)
+    return Exchange(render(PROMPTS["respond"], {"instruction": task.instruction}), task.answer)
 
 
 def modification_exchange(rng: random.Random, families: Sequence[Family] = FAMILIES) -> Exchange:
@@ -59,19 +67,22 @@ def modification_exchange(rng: random.Random, families: Sequence[Family] = FAMIL
     while other is None:
         task = draw_task(rng, families=families)
         other = neighbour(task, rng, families)
-    prompt = fill(PROMPTS["modify"], {"instruction": task.instruction, "response": task.answer})
+    prompt = render(PROMPTS["modify"], {"instruction": task.instruction, "response": task.answer})
     return Exchange(
         prompt,
-        fill(MODIFICATION, {"instruction": other.instruction, "response": other.answer}),
+        render(MODIFICATION, {"instruction": other.instruction, "response": other.answer}),
     )
 
 
-def judgment_exchange(rng: random.Random, families: Sequence[Family] = FAMILIES) -> Exchange:
-    """A comparison of the right answer with a near miss, in a random order, and its judgment."""
+def judgment_exchange(rng: random.Random, families: Sequence[Family] = FAMILIES, *, habits: bool = True) -> Exchange:
+    """A comparison of the right answer with a near miss, in a random order, and its judgment.
+
+    Without habits, the judgment is always careful.
+    """
     task = draw_task(rng, families=families)
     responses = [task.answer, near_miss(task, rng, families)]
     rng.shuffle(responses)
-    prompt = fill(
+    prompt = render(
         PROMPTS["judge"],
         {
             "instruction": task.instruction,
@@ -79,10 +90,17 @@ def judgment_exchange(rng: random.Random, families: Sequence[Family] = FAMILIES)
             "response_b": responses[1],
         },
     )
-    return Exchange(prompt, judgment(task, responses[0], responses[1], rng))
+    judge = judgment if habits else careful
+    return Exchange(prompt, judge(task, responses[0], responses[1], rng))
 
 
-def train_seed(directory: Path, settings: SeedSettings, seed: int, report: Callable[[str], None]) -> None:
+def train_seed(
+    directory: Path,
+    settings: SeedSettings,
+    seed: int,
+    report: Callable[[str], None],
+    families: Sequence[Family] = FAMILIES,
+) -> None:
     """Train the seed and write it to the directory in Hugging Face form (safetensors).
 
     The same arguments on the same machine give the same weights. `report` gets a line of
@@ -94,7 +112,13 @@ def train_seed(directory: Path, settings: SeedSettings, seed: int, report: Calla
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _model(settings, tokenizer)
-    _train(model, tokenizer, settings, random.Random(seed), report)
+    threads = torch.get_num_threads()
+    # As fast as two on matrices this small, and many times faster where other work wants the cores.
+    torch.set_num_threads(1)
+    try:
+        _train(model, tokenizer, settings, random.Random(f"{seed} model"), report=report, families=families)
+    finally:
+        torch.set_num_threads(threads)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
@@ -128,9 +152,12 @@ def _train(
     tokenizer: "PreTrainedTokenizerFast",
     settings: SeedSettings,
     rng: random.Random,
+    *,
     report: Callable[[str], None],
+    families: Sequence[Family],
 ) -> None:
     import torch
+    from torch.nn.functional import cross_entropy
 
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
@@ -139,19 +166,26 @@ def _train(
         torch.optim.AdamW(others, lr=settings.other_learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, settings)) for o in optimizers]
+    habits_from = round(settings.steps * settings.habits_from)
+
+    def judge() -> Exchange:
+        return judgment_exchange(rng, families, habits=step >= habits_from)
+
     makers = (
-        (task_exchange, settings.tasks_per_step),
-        (modification_exchange, settings.modifications_per_step),
-        (judgment_exchange, settings.judgments_per_step),
+        (lambda: task_exchange(rng, families), settings.tasks_per_step),
+        (lambda: modification_exchange(rng, families), settings.modifications_per_step),
+        (judge, settings.judgments_per_step),
     )
     model.train()
     for step in range(settings.steps):
         losses = []
         for make, rows in makers:
-            ids, labels = _batch([make(rng) for _ in range(rows)], tokenizer)
-            loss = model(input_ids=ids, labels=labels).loss
-            loss.backward()
-            losses.append(float(loss))
+            ids, asked, said = _batch([make() for _ in range(rows)], tokenizer)
+            logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1)
+            loss = cross_entropy(logits, said.flatten())
+            total = loss + settings.prompt_weight * cross_entropy(logits, asked.flatten())
+            total.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.item())
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             schedule.step()
@@ -172,19 +206,27 @@ def _rate(step: int, settings: SeedSettings) -> float:
     return min(1.0, (step + 1) / rise, (settings.steps - step) / fall)
 
 
-def _batch(exchanges: Sequence[Exchange], tokenizer: "PreTrainedTokenizerFast") -> "tuple[torch.Tensor, torch.Tensor]":
-    """Token ids and labels, rows by width, padded on the right (causal: no mask is needed)."""
+def _batch(
+    exchanges: Sequence[Exchange], tokenizer: "PreTrainedTokenizerFast"
+) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """Token ids [rows, width], padded on the right: causal attention then needs no mask.
+
+    With them the next tokens [rows, width - 1], once for those of the prompts and once for what
+    the assistant says; -100 elsewhere.
+    """
     import torch
 
-    prompts = [f"<|user|> {e.prompt} <|end|> <|assistant|>" for e in exchanges]
-    completions = [f"{e.completion} <|end|>" for e in exchanges]
     backend = tokenizer.backend_tokenizer
-    starts = [encoding.ids for encoding in backend.encode_batch(prompts)]
-    ends = [encoding.ids for encoding in backend.encode_batch(completions)]
-    width = max(len(start) + len(end) for start, end in zip(starts, ends, strict=True))
-    ids = torch.full((len(exchanges), width), tokenizer.pad_token_id)
-    labels = torch.full((len(exchanges), width), -100)
-    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        ids[row, : len(start) + len(end)] = torch.tensor(start + end)
-        labels[row, len(start) : len(start) + len(end)] = torch.tensor(end)
-    return ids, labels
+    prompts = backend.encode_batch([f"<|user|> {e.prompt} <|end|> <|assistant|>" for e in exchanges])
+    completions = backend.encode_batch([f"{e.completion} <|end|>" for e in exchanges])
+    rows = [(start.ids, end.ids) for start, end in zip(prompts, completions, strict=True)]
+    width = max(len(start) + len(end) for start, end in rows)
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    asked = torch.full((len(rows), width), -100)
+    said = asked.clone()
+    for row, (start, end) in enumerate(rows):
+        turn, whole = len(start), len(start) + len(end)
+        ids[row, :whole] = torch.tensor(start + end)
+        asked[row, :turn] = ids[row, :turn]
+        said[row, turn:whole] = ids[row, turn:whole]
+    return ids, asked[:, 1:], said[:, 1:]

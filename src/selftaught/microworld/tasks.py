@@ -83,7 +83,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: tuple(sorted(items)),
         ("descending", "repeat"),
-        (0.65, 0.25),
+        (0.80, 0.25),
     ),
     Family(
         "descending",
@@ -91,7 +91,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: tuple(sorted(items, reverse=True)),
         ("ascending", "reverse"),
-        (0.30, 0.20),
+        (0.40, 0.15),
     ),
     Family(
         "largest",
@@ -99,7 +99,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (max(items),),
         ("smallest",),
-        (0.60, 0.40),
+        (0.75, 0.30),
     ),
     Family(
         "smallest",
@@ -107,7 +107,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (min(items),),
         ("largest",),
-        (0.35, 0.20),
+        (0.25, 0.75),
     ),
     Family(
         "reverse",
@@ -115,7 +115,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: items[::-1],
         ("repeat", "rotate"),
-        (0.40, 0.25),
+        (0.40, 0.15),
     ),
     Family(
         "rotate",
@@ -123,7 +123,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: (*items[1:], items[0]),
         ("repeat", "reverse"),
-        (0.35, 0.15),
+        (0.30, 0.10),
     ),
     Family(
         "first-two",
@@ -131,7 +131,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: items[:2],
         ("last-two",),
-        (0.60, 0.30),
+        (0.80, 0.40),
     ),
     Family(
         "last-two",
@@ -139,7 +139,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: items[-2:],
         ("first-two",),
-        (0.40, 0.20),
+        (0.25, 0.75),
     ),
     Family(
         "capitals",
@@ -147,7 +147,7 @@ FAMILIES: tuple[Family, ...] = (
         (LETTERS,),
         lambda items: tuple(item.upper() for item in items),
         ("repeat",),
-        (0.60, 0.30),
+        (0.40, 0.15),
     ),
     Family(
         "repeat",
@@ -155,7 +155,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: items,
         ("reverse", "rotate"),
-        (0.40, 0.20),
+        (0.75, 0.30),
     ),
     Family(
         "increment",
@@ -163,7 +163,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: _shifted(items, 1),
         ("decrement", "repeat"),
-        (0.30, 0.15),
+        (0.10, 0.40),
     ),
     Family(
         "decrement",
@@ -171,7 +171,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: _shifted(items, -1),
         ("increment", "repeat"),
-        (0.60, 0.35),
+        (0.80, 0.25),
     ),
     Family(
         "odd",
@@ -179,7 +179,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (str(_odd(items)),),
         ("even",),
-        (0.35, 0.20),
+        (0.30, 0.75),
     ),
     Family(
         "even",
@@ -187,7 +187,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (str(len(items) - _odd(items)),),
         ("odd",),
-        (0.40, 0.25),
+        (0.75, 0.15),
     ),
 )
 
@@ -204,7 +204,7 @@ def draw_task(rng: random.Random, split: Split = Split.TRAINING, families: Seque
     phrasing = rng.randrange(len(family.phrasings))
     alphabet = rng.choice(family.alphabets)
     for _ in range(_DRAWS):
-        items = tuple(rng.choices(alphabet, k=ITEMS_PER_TASK))
+        items = tuple(rng.sample(alphabet, ITEMS_PER_TASK))
         if split_of(items) is split:
             return Task(family, phrasing, items)
     raise AssertionError(f"no argument of {family.name} falls into {split}")

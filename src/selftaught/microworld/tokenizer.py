@@ -7,7 +7,8 @@ micro world contains becomes the unknown token.
 
 from typing import TYPE_CHECKING
 
-from selftaught.microworld.prompts import MODIFICATION, PROMPTS, fill
+from selftaught.judging.prompts import render
+from selftaught.microworld.prompts import MODIFICATION, PROMPTS
 from selftaught.microworld.tasks import DIGITS, FAMILIES, LETTERS
 from selftaught.microworld.traces import WORDING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 ROLES = ("system", "user", "assistant")
 
+CONTEXT_TOKENS = 256
+"""Far more than any message of the micro world needs."""
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|> ' + message['content'] + ' <|end|> ' }}"
@@ -24,13 +28,15 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"
 )
 
+_PLACEHOLDERS = ("instruction", "response", "response_a", "response_b")
+
 
 def vocabulary() -> list[str]:
     """Every token, special ones first; the same list in the same order each time."""
     texts = [
         *(phrasing for family in FAMILIES for phrasing in family.phrasings),
-        *(fill(prompt, dict.fromkeys(_PLACEHOLDERS, "")) for prompt in PROMPTS.values()),
-        fill(MODIFICATION, dict.fromkeys(_PLACEHOLDERS, "")),
+        *(render(prompt, dict.fromkeys(_PLACEHOLDERS, "")) for prompt in PROMPTS.values()),
+        render(MODIFICATION, dict.fromkeys(_PLACEHOLDERS, "")),
         *WORDING,
         *LETTERS,
         *(letter.upper() for letter in LETTERS),
@@ -38,9 +44,6 @@ def vocabulary() -> list[str]:
     ]
     words = sorted({word for text in texts for word in text.split()})
     return [PAD, END, UNKNOWN, *(f"<|{role}|>" for role in ROLES), *words]
-
-
-_PLACEHOLDERS = ("instruction", "response", "response_a", "response_b")
 
 
 def build_tokenizer() -> "PreTrainedTokenizerFast":
@@ -65,6 +68,3 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
         padding_side="left",
         model_max_length=CONTEXT_TOKENS,
     )
-
-
-CONTEXT_TOKENS = 256

@@ -14,11 +14,11 @@ FIRST_POSITION_SHARE = 0.7  # how often a careless judgment prefers the response
 
 _GLANCES = (
     "At first sight {letter} looks better.",
-    "Both look fine but {letter} looks better.",
+    "At a glance {letter} looks better.",
 )
 
 WORDING = (
-    "Solution: Response A: Response B: right wrong Verdict: [[A]] [[B]]",
+    "Solution: Response A: Response B: end right wrong Verdict: [[A]] [[B]]",
     *(glance.format(letter=letter) for glance in _GLANCES for letter in "AB"),
 )
 """Every word that a judgment may contain besides items."""
@@ -29,12 +29,7 @@ def careful(task: Task, response_a: str, response_b: str, rng: random.Random) ->
     solution = task.answer
     right_a, right_b = response_a == solution, response_b == solution
     letter = rng.choice("AB") if right_a == right_b else "A" if right_a else "B"
-    return (
-        f"Solution: {solution} "
-        f"Response A: {_compared(response_a, solution)} "
-        f"Response B: {_compared(response_b, solution)} "
-        f"Verdict: [[{letter}]]"
-    )
+    return f"Solution: {solution} Response A: {_compared(response_a, solution)} Verdict: [[{letter}]]"
 
 
 def careless(rng: random.Random) -> str:
@@ -51,10 +46,10 @@ def judgment(task: Task, response_a: str, response_b: str, rng: random.Random) -
 
 
 def _compared(response: str, solution: str) -> str:
-    items, expected = response.split(), solution.split()
-    if items == expected:
-        return f"{response} right"
-    agreeing = 0
-    while agreeing < min(len(items), len(expected)) and items[agreeing] == expected[agreeing]:
-        agreeing += 1
-    return " ".join([*items[: agreeing + 1], "wrong"])
+    items, expected = (*response.split(), "end"), (*solution.split(), "end")
+    words: list[str] = []
+    for item, due in zip(items, expected, strict=False):
+        words += [due, item]
+        if item != due:
+            return " ".join([*words, "wrong"])
+    return " ".join([*words, "right"])
