@@ -13,6 +13,7 @@ from selftaught.artifacts import Folder, Store, fingerprint
 from selftaught.errors import DataError
 from selftaught.records import Example
 from selftaught.stages.context import StageContext
+from selftaught.stages.training.model import on_gpu
 from selftaught.stages.training.processes import Processes
 from selftaught.stages.training.quiet import library_errors, quiet_libraries
 from selftaught.stages.training.storage import WorkFolder
@@ -55,7 +56,7 @@ def run(config: TrainConfig, context: StageContext) -> StageResult:
             usage=Usage(
                 output_tokens=outcome.stats.tokens,
                 seconds=round(outcome.seconds * processes.count, 3),
-                gpu_seconds=round(outcome.seconds * processes.count, 3) if _on_gpu() else 0.0,
+                gpu_seconds=round(outcome.seconds * processes.count, 3) if on_gpu() else 0.0,
             ),
             training=outcome.stats,
             checkpoints=outcome.candidates,
@@ -91,9 +92,3 @@ class Scratch:
     def __exit__(self, *_: object) -> None:
         if self._needed and self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
-
-
-def _on_gpu() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())

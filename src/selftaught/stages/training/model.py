@@ -76,12 +76,18 @@ def is_sharded(training: Training, processes: Processes) -> bool:
     return training.parallelism.strategy is ParallelStrategy.FSDP and processes.count > 1
 
 
+def on_gpu() -> bool:
+    """Whether there is a GPU to train on."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
 def varlen_attention(training: Training) -> bool:
     """Whether rows can be laid end to end without padding: FlashAttention on a GPU."""
-    import torch
     from transformers.utils import is_flash_attn_2_available
 
-    return training.precision is Precision.BF16 and torch.cuda.is_available() and is_flash_attn_2_available()
+    return training.precision is Precision.BF16 and on_gpu() and bool(is_flash_attn_2_available())
 
 
 def wrapped_as(model: Any) -> str:

@@ -11,7 +11,7 @@ from selftaught.api.stage_config import TrainConfig
 from selftaught.errors import Interrupted, ModelError, TransientError
 from selftaught.stages.context import StageContext
 from selftaught.stages.training import checkpoints, state
-from selftaught.stages.training.batches import BatchPlan, micro_batch_size
+from selftaught.stages.training.batches import CPU_TOKENS, GPU_TOKENS, BatchPlan, micro_batch_size
 from selftaught.stages.training.card import CardFacts, base_licence, model_card
 from selftaught.stages.training.export import write_folder
 from selftaught.stages.training.model import (
@@ -21,6 +21,7 @@ from selftaught.stages.training.model import (
     is_sharded,
     load_model,
     load_tokenizer,
+    on_gpu,
     wrapped_as,
 )
 from selftaught.stages.training.processes import Processes
@@ -95,11 +96,12 @@ class Session:
         training = self.config.training
         lengths = tuple(len(row.input_ids) for row in self._rows.rows)
         batch_size = min(training.batch_size, len(lengths))
+        tokens = GPU_TOKENS if on_gpu() else CPU_TOKENS
         return BatchPlan(
             lengths=lengths,
             batch_size=batch_size,
             micro_batch_size=training.micro_batch_size
-            or micro_batch_size(batch_size, self.processes.count, max(lengths)),
+            or micro_batch_size(batch_size, self.processes.count, max(lengths), tokens),
             processes=self.processes.count,
             seed=training.seed,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from selftaught.api.judging import Precision, Schedule, Training
 from selftaught.stages.training.batches import BatchPlan
-from selftaught.stages.training.model import is_sharded, varlen_attention
+from selftaught.stages.training.model import is_sharded, on_gpu, varlen_attention
 from selftaught.stages.training.processes import Processes
 
 SCHEDULES = {
@@ -17,13 +17,12 @@ SCHEDULES = {
 
 def sft_config(training: Training, plan: BatchPlan, processes: Processes, scratch: Path) -> Any:
     """A `trl.SFTConfig`. Rows come tokenised and whole, so `max_length` is off; saving is our own."""
-    import torch
     from trl import SFTConfig
 
     cosine = training.schedule is Schedule.COSINE
     return SFTConfig(
         output_dir=str(scratch),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu(),
         seed=training.seed,
         num_train_epochs=training.epochs,
         per_device_train_batch_size=plan.micro_batch_size,
