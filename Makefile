@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+UV := .cache/uv-$(UV_VERSION)/bin/uv
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export UV_LINK_MODE ?= hardlink
@@ -16,14 +17,18 @@ export UV_LINK_MODE ?= hardlink
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-$(STAMP): requirements/dev.txt pyproject.toml
+$(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "selftaught needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --allow-empty-requirements requirements/dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python uv==$(UV_VERSION) hatchling==1.33.0 editables==0.5
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m venv $(abspath $(dir $@)..) || \
+		{ echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(dir $@)python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): requirements/dev.txt pyproject.toml | $(UV)
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@echo "installing into $(VENV) (the first time 7 GB: a few minutes)"
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
 .PHONY: install
@@ -75,7 +80,7 @@ format: $(STAMP) ## Format the code
 
 .PHONY: requirements
 requirements: $(STAMP) ## Resolve the pinned, hashed requirements anew
-	hack/requirements.sh
+	UV=$(UV) hack/requirements.sh
 
 .PHONY: clean
 clean: ## Delete .venv and caches (runs under .selftaught stay)

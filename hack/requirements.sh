@@ -3,7 +3,7 @@
 # The files name packages, versions and hashes; never where they are downloaded from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-uv=${UV:-.venv/bin/uv}
+uv=${UV:?set UV to the uv program}
 
 compile() {
   local target=$1
