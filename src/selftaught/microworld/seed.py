@@ -171,7 +171,7 @@ def _train(
     def judge() -> Exchange:
         return judgment_exchange(rng, families, habits=step >= habits_from)
 
-    makers = (
+    makers: tuple[tuple[Callable[[], Exchange], int], ...] = (
         (lambda: task_exchange(rng, families), settings.tasks_per_step),
         (lambda: modification_exchange(rng, families), settings.modifications_per_step),
         (judge, settings.judgments_per_step),
@@ -184,7 +184,7 @@ def _train(
             logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1)
             loss = cross_entropy(logits, said.flatten())
             total = loss + settings.prompt_weight * cross_entropy(logits, asked.flatten())
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
             losses.append(loss.item())
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
