@@ -415,7 +415,7 @@ class TestTwoProcesses:
         assert isinstance(failure, FailureRecord)
         assert failure.failure.reason == "ProcessFailed"
         assert not failure.failure.permanent
-        saved = here.folder("fsdp") / ".work" / "step-00000004"
+        saved = checkpoints.found(here.folder("fsdp") / ".work", config.key)[0].path
         sizes = [(saved / state.tensor_file(rank)).stat().st_size for rank in range(2)]
         whole = sum(tensor.nbytes for tensor in weights(here.folder("seed")).values())
         assert all(size < 3 * whole * 0.6 for size in sizes)  # weights and two moments, half of each

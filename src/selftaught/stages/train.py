@@ -3,6 +3,7 @@
 Runs as one process or as several under torchrun; each calls `run`, and all return the same result.
 """
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,7 +35,7 @@ def run(config: TrainConfig, context: StageContext) -> StageResult:
         return done.result
     started = context.now()
     examples = read_examples(context.store, config.examples)
-    with quiet_libraries(), library_errors(), Scratch(output) as scratch:
+    with quiet_libraries(), library_errors(), Scratch(output, config.key) as scratch:
         from selftaught.stages.training.session import Session
 
         work = WorkFolder(output, scratch)
@@ -79,16 +80,20 @@ def read_examples(store: Store, uri: str) -> tuple[Example, ...]:
 
 
 class Scratch:
-    """A local folder that lasts as long as the training, for outputs that are not on a file system."""
+    """A local folder that lasts as long as the training, for outputs that are not on a file system.
 
-    def __init__(self, output: Folder) -> None:
+    The processes of one machine share it.
+    """
+
+    def __init__(self, output: Folder, key: str) -> None:
         self._needed = output.local_path is None
-        self._path: Path | None = None
+        self._path = Path(tempfile.gettempdir()) / f"selftaught-train-{os.getuid()}-{key[:16]}"
 
     def __enter__(self) -> Path:
-        self._path = Path(tempfile.mkdtemp(prefix="selftaught-train-")) if self._needed else Path()
+        if self._needed:
+            self._path.mkdir(mode=0o700, exist_ok=True)
         return self._path
 
     def __exit__(self, *_: object) -> None:
-        if self._needed and self._path is not None:
+        if self._needed:
             shutil.rmtree(self._path, ignore_errors=True)

@@ -25,6 +25,11 @@ def write(work: Path, step: int) -> checkpoints.Checkpoint:
     return checkpoints.finish(path, KEY, step)
 
 
+def newest(work: Path, key: str = KEY) -> checkpoints.Checkpoint | None:
+    """What a training would go on from."""
+    return next((found for found in checkpoints.found(work, key) if found.intact(found.names)), None)
+
+
 def sound(checkpoint: checkpoints.Checkpoint | None) -> int:
     """The step of a checkpoint whose content is really that of its step; 0 for none."""
     if checkpoint is None:
@@ -65,13 +70,13 @@ def test_a_kill_at_any_line_leaves_the_checkpoint_before_or_the_new_one(tmp_path
             write(work, step)
         if not killed_at_line(number, work, 6):
             break
-        step = sound(checkpoints.newest(work, KEY))
+        step = sound(newest(work))
         assert step in (4, 6)
         seen.add(step)
-        checkpoints.clear(work, checkpoints.newest(work, KEY))
+        checkpoints.clear(work, newest(work))
         assert [path.name for path in work.iterdir()] == [f"step-{step:08d}"]
         write(work, 8)
-        assert sound(checkpoints.newest(work, KEY)) == 8
+        assert sound(newest(work)) == 8
         number += 1
     assert number > 60
     assert seen == {4, 6}
@@ -98,7 +103,7 @@ def test_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.Da
             path.unlink()
         case "empty":
             path.write_bytes(b"")
-    found = sound(checkpoints.newest(work, KEY))
+    found = sound(newest(work))
     # Damage to the marker that leaves it meaning the same (white space, say) is none.
     assert found == 2 or (found == 4 and path.name == checkpoints.MARKER)
 
@@ -111,8 +116,19 @@ def test_only_the_last_two_are_kept(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_training_is_not_found(tmp_path: Path) -> None:
     write(tmp_path, 2)
-    assert checkpoints.newest(tmp_path, "other") is None
-    assert checkpoints.newest(tmp_path / "absent", KEY) is None
+    assert newest(tmp_path, "other") is None
+    assert newest(tmp_path / "absent") is None
+
+
+def test_files_of_other_machines_are_in_the_marker(tmp_path: Path) -> None:
+    path = checkpoints.begin(tmp_path, 2)
+    (path / "state.json").write_text("{}")
+    other = artifacts.FileEntry(name="rank-00001.safetensors", bytes=3, sha256="0" * 64)
+    found = checkpoints.finish(path, KEY, 2, [other])
+    assert found.names == {"state.json", "rank-00001.safetensors"}
+    assert found.intact(["state.json"])
+    assert not found.intact(["rank-00001.safetensors"])
+    assert not found.intact(["rank-00002.safetensors"])
 
 
 def test_what_is_left_of_an_unfinished_one_is_written_over(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +48,15 @@ class Checkpoint:
         """Optimiser steps done."""
         return self.marker.step
 
-    def intact(self, name: str) -> bool:
-        """Whether a file is there as it was written."""
-        for entry in self.marker.files:
-            if entry.name == name:
-                return file_entry(self.path / name) == entry
-        return False
+    @property
+    def names(self) -> frozenset[str]:
+        """Its files."""
+        return frozenset(entry.name for entry in self.marker.files)
+
+    def intact(self, names: Collection[str]) -> bool:
+        """Whether these files are there as they were written."""
+        entries = {entry.name: entry for entry in self.marker.files}
+        return all(name in entries and file_entry(self.path / name) == entries[name] for name in names)
 
 
 def begin(work: Path, step: int) -> Path:
@@ -65,12 +69,13 @@ def begin(work: Path, step: int) -> Path:
     return path
 
 
-def finish(unfinished: Path, key: str, step: int) -> Checkpoint:
-    """Make what was written a checkpoint, and drop older ones."""
+def finish(unfinished: Path, key: str, step: int, others: Collection[FileEntry] = ()) -> Checkpoint:
+    """Make what was written a checkpoint, and drop older ones. `others` are files that lie on other machines."""
     work = unfinished.parent
     with storage_errors(str(work)):
-        entries = tuple(synced_entry(path) for path in sorted(unfinished.iterdir()))
-        marker = Marker(key=key, step=step, files=entries)
+        entries = {entry.name: entry for entry in others}
+        entries |= {path.name: synced_entry(path) for path in unfinished.iterdir() if path.name not in entries}
+        marker = Marker(key=key, step=step, files=tuple(entries[name] for name in sorted(entries)))
         write_atomically(unfinished / MARKER, marker.model_dump_json(indent=1).encode())
         final = work / f"{FINISHED}{step:08d}"
         if final.exists():
@@ -82,25 +87,10 @@ def finish(unfinished: Path, key: str, step: int) -> Checkpoint:
     return Checkpoint(final, marker)
 
 
-def newest(work: Path, key: str) -> Checkpoint | None:
-    """The last checkpoint of this training whose every file is as it was written."""
-    for path in _finished(work):
-        checkpoint = read(path)
-        if (
-            checkpoint is not None
-            and checkpoint.marker.key == key
-            and all(file_entry(path / entry.name) == entry for entry in checkpoint.marker.files)
-        ):
-            return checkpoint
-    return None
-
-
-def read(path: Path) -> Checkpoint | None:
-    """A checkpoint by its marker; files are not looked at."""
-    try:
-        return Checkpoint(path, Marker.model_validate_json((path / MARKER).read_bytes()))
-    except (OSError, ValidationError):
-        return None
+def found(work: Path, key: str) -> list[Checkpoint]:
+    """Finished checkpoints of a training, the last first; only their markers are looked at."""
+    read = [_read(path) for path in _finished(work)]
+    return [checkpoint for checkpoint in read if checkpoint is not None and checkpoint.marker.key == key]
 
 
 def clear(work: Path, keep: Checkpoint | None) -> None:
@@ -146,6 +136,13 @@ def folder_hash(entries: tuple[FileEntry, ...]) -> str:
     """One hash over the names and hashes of files: what `Checkpoint.sha256` in a result holds."""
     lines = sorted((entry.name, entry.sha256) for entry in entries)
     return hashlib.sha256(json.dumps(lines, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read(path: Path) -> Checkpoint | None:
+    try:
+        return Checkpoint(path, Marker.model_validate_json((path / MARKER).read_bytes()))
+    except (OSError, ValidationError):
+        return None
 
 
 def _finished(work: Path) -> list[Path]:

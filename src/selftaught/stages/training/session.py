@@ -107,25 +107,27 @@ class Session:
         )
 
     def _resume(self) -> None:
-        """Find where to go on; the first process decides, all must have what they need of it."""
-        found = self.work.newest(self.config.key) if self.processes.writes else None
-        step = self.processes.from_first(None if found is None else found.step)
-        if step is None:
-            return
-        path = self.work.checkpoint(step, self.processes.rank)
-        checkpoint = checkpoints.read(path)
-        names = {state.tensor_file(self._weights_rank), state.tensor_file(self.processes.rank), state.STATE}
-        whole = checkpoint is not None and all(checkpoint.intact(name) for name in names)
-        if not all(self.processes.gather(whole)):
-            if self.processes.writes:
-                self.work.clear()
-            self.processes.barrier()
-            return
-        self._resumed = checkpoint
-        progress = state.read_progress(path)
-        self._candidates = progress.candidates
-        self._earlier_seconds = progress.seconds
-        self._saved_step = step
+        """Find the last checkpoint to go on from; each process looks at the files that it needs."""
+        names = {state.tensor_file(self._weights_rank), state.tensor_file(self.processes.rank)}
+        names |= {state.STATE, state.TRAINER_STATE}
+        found = {checkpoint.step: checkpoint for checkpoint in self.work.found(self.config.key)}
+        for step in self.processes.from_first(sorted(found, reverse=True)):
+            checkpoint = found.get(step)
+            whole = checkpoint is not None and self.work.ready(checkpoint, names)
+            if checkpoint is None or not all(self.processes.gather(whole)):
+                continue
+            progress = state.read_progress(checkpoint.path)
+            if not all(self.processes.from_first([self.work.has(candidate) for candidate in progress.candidates])):
+                continue
+            self._resumed = checkpoint
+            self._candidates = progress.candidates
+            self._earlier_seconds = progress.seconds
+            self._saved_step = step
+            break
+        self.processes.barrier()
+        if self.processes.writes:
+            checkpoints.clear(self.work.local, self._resumed)
+        self.processes.barrier()
 
     @property
     def _weights_rank(self) -> int:
@@ -189,10 +191,10 @@ class Session:
 
     def _decide(self, step: int) -> tuple[bool, bool]:
         """Whether to stop and whether to save: all processes do the same thing at the same step."""
-        stop = any(self.processes.gather(self.context.stopping()))
         since = self.clock() - self._saved_at
         save = step - self._saved_step >= self.config.training.save_steps or since * SAVING_SHARE > self._save_seconds
-        return stop, self.processes.from_first(save)
+        wishes = self.processes.gather((self.context.stopping(), save))
+        return any(stop for stop, _ in wishes), wishes[0][1]
 
     def _save(self, trainer: Any) -> None:
         began = self.clock()
@@ -209,19 +211,19 @@ class Session:
             trainer.optimizer.optimizer,
             weights=self._weights_rank == self.processes.rank,
         )
+        entries = self.processes.gather(checkpoints.synced_entry(tensors))
+        self.work.keep_file(tensors, step)
         if self.processes.writes:
             trainer.state.save_to_json(str(path / state.TRAINER_STATE))
-            state.write_progress(
-                path,
-                state.Progress(
-                    candidates=self._candidates,
-                    scheduler=trainer.lr_scheduler.state_dict(),
-                    seconds=self._seconds(),
-                ),
+            progress = state.Progress(
+                candidates=self._candidates, scheduler=trainer.lr_scheduler.state_dict(), seconds=self._seconds()
             )
+            state.write_progress(path, progress)
+            for name in (state.STATE, state.TRAINER_STATE):
+                self.work.keep_file(path / name, step)
         self.processes.barrier()
         if self.processes.writes:
-            self.work.keep(checkpoints.finish(path, self.config.key, step))
+            self.work.keep(checkpoints.finish(path, self.config.key, step, entries))
         self.processes.barrier()
         self._saved_at = self.clock()
         self._save_seconds = self._saved_at - began

@@ -1,7 +1,9 @@
 """Where a training works: beside its output on a file system, in a local scratch folder for an object store."""
 
+from collections.abc import Collection
 from pathlib import Path
 
+from selftaught.api.results import Checkpoint
 from selftaught.artifacts import Folder
 from selftaught.stages.training import checkpoints
 
@@ -18,33 +20,49 @@ class WorkFolder:
         self._root = scratch if path is None else path
         self.local = self._root / WORK
 
-    def newest(self, key: str) -> checkpoints.Checkpoint | None:
-        """The last usable checkpoint, fetched first if need be; everything else in the folder is cleared away."""
+    def found(self, key: str) -> list[checkpoints.Checkpoint]:
+        """Finished checkpoints of a training, the last first; from an object store their markers are fetched."""
         if self._remote:
-            self._fetch()
-        found = checkpoints.newest(self.local, key)
-        checkpoints.clear(self.local, found)
-        return found
+            there = self.output.child(WORK)
+            for name in there.names():
+                if name.startswith(checkpoints.FINISHED) and checkpoints.MARKER in there.child(name).names():
+                    there.download(f"{name}/{checkpoints.MARKER}", self.local / name / checkpoints.MARKER)
+        return checkpoints.found(self.local, key)
 
-    def checkpoint(self, step: int, rank: int) -> Path:
-        """Folder of a checkpoint as a process sees it."""
-        path = self.local / f"{checkpoints.FINISHED}{step:08d}"
-        if self._remote and rank > 0 and not path.exists():
-            self._fetch()
-        return path
+    def ready(self, checkpoint: checkpoints.Checkpoint, names: Collection[str]) -> bool:
+        """Whether these files of a checkpoint are here, as they were written; fetches them if need be."""
+        if not checkpoint.names.issuperset(names):
+            return False
+        if self._remote:
+            there = self.output.child(f"{WORK}/{checkpoint.path.name}")
+            for name in names:
+                if not (checkpoint.path / name).exists() and there.exists(name):
+                    there.download(name, checkpoint.path / name)
+        return checkpoint.intact(names)
+
+    def keep_file(self, path: Path, step: int) -> None:
+        """Copy a file of a checkpoint that is being written to the store."""
+        if self._remote:
+            self.output.upload(path, f"{WORK}/{checkpoints.FINISHED}{step:08d}/{path.name}")
 
     def keep(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Copy a finished checkpoint to the store, its marker last."""
+        """Copy what makes a checkpoint complete to the store, its marker last; drop the others there."""
         if not self._remote:
             return
         there = self.output.child(WORK)
-        name = checkpoint.path.name
-        for entry in checkpoint.marker.files:
-            there.upload(checkpoint.path / entry.name, f"{name}/{entry.name}")
-        there.upload(checkpoint.path / checkpoints.MARKER, f"{name}/{checkpoints.MARKER}")
-        for other in there.names():
-            if other.startswith(checkpoints.FINISHED) and other != name:
-                there.delete(other)
+        self.keep_file(checkpoint.path / checkpoints.MARKER, checkpoint.step)
+        for name in there.names():
+            if name.startswith(checkpoints.FINISHED) and name != checkpoint.path.name:
+                there.delete(name)
+
+    def has(self, candidate: Checkpoint) -> bool:
+        """Whether a folder of weights is there as it was written (in an object store: whether it is there)."""
+        name = candidate.uri.rsplit("/", 1)[-1]
+        if self._remote:
+            return bool(self.output.child(name).names())
+        folder = self.candidate(name)
+        entries = [checkpoints.file_entry(path) for path in folder.iterdir()] if folder.is_dir() else []
+        return checkpoints.folder_hash(tuple(entry for entry in entries if entry)) == candidate.sha256
 
     def candidate(self, name: str) -> Path:
         """Where a folder of weights is written."""
@@ -63,14 +81,3 @@ class WorkFolder:
             self.local.rmdir()
         if self._remote:
             self.output.delete(WORK)
-
-    def _fetch(self) -> None:
-        there = self.output.child(WORK)
-        for name in there.names():
-            target = self.local / name
-            if not name.startswith(checkpoints.FINISHED) or target.exists():
-                continue
-            names = there.child(name).names()
-            if checkpoints.MARKER in names:
-                for file in [*(other for other in names if other != checkpoints.MARKER), checkpoints.MARKER]:
-                    there.download(f"{name}/{file}", target / file)
