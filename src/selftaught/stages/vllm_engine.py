@@ -9,20 +9,19 @@ a half prefilled request's random numbers back through a CUDA-only call, so that
 resuming relies, would crash a CPU engine.
 """
 
-import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from selftaught.api.placement import Dtype
 from selftaught.api.placement import Engine as EngineSettings
 from selftaught.errors import DataError, ModelError, TransientError
 from selftaught.stages.engine import Completion, Request
+from selftaught.stages.served_model import chat_tokens, describe, load_tokenizer, one_line
 
 CPU_BLOCK_SIZE = 32
 """vLLM's own choice on a CPU is 128, which loses the reuse of shorter prefixes."""
@@ -43,18 +42,6 @@ _VARIABLES = {
 _set_num_threads: Callable[[int], None] | None = None
 _all_threads = 1
 
-_VOLATILE = frozenset(
-    {
-        "transformers_version",
-        "use_cache",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "architectures",
-    }
-)
-"""Keys of config.json that do not shape the weights; stop tokens are compared on their own."""
-
 
 class VllmEngine:
     """One model in a running engine. Raises ModelError when it cannot be started."""
@@ -63,8 +50,8 @@ class VllmEngine:
         _prepare_process()
         self.settings = settings
         self.folder = folder
-        self._described = _describe(folder, settings)
-        self._tokenizer = _tokenizer(folder)
+        self._described = describe(folder, settings)
+        self._tokenizer = load_tokenizer(folder)
         with _environment():
             self._engine, self.gpus = _start(folder, settings)
         config = self._engine.vllm_config
@@ -80,7 +67,7 @@ class VllmEngine:
         """Generated tokens of all completions so far."""
         self._ids: dict[str, str] = {}  # the engine's own id of a request → ours
         self._count = 0
-        self._prompt = lru_cache(_PROMPT_CACHE)(self._encode)
+        self._prompt = lru_cache(_PROMPT_CACHE)(partial(chat_tokens, self._tokenizer))
 
     @property
     def active(self) -> int:
@@ -110,11 +97,12 @@ class VllmEngine:
             max_tokens=min(request.sampling.max_tokens, room),
             seed=request.seed,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # nobody else holds these
             structured_outputs=guided,
         )
         self._count += 1
         name = str(self._count)
-        self._engine.add_request(name, TokensPrompt(prompt_token_ids=list(tokens)), parameters)
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=tokens), parameters)
         self._ids[name] = request.id
 
     def step(self) -> list[Completion]:
@@ -128,7 +116,7 @@ class VllmEngine:
             outputs = self._engine.step()
         except Exception as error:
             self.broken = True
-            raise TransientError(f"the engine broke down: {_one_line(error)}; finished rows are kept") from error
+            raise TransientError(f"the engine broke down: {one_line(error)}; finished rows are kept") from error
         return [self._completion(output) for output in outputs if output.finished]
 
     def abort_all(self) -> None:
@@ -139,7 +127,7 @@ class VllmEngine:
 
     def fits(self, folder: Path, settings: EngineSettings) -> bool:
         """Whether the weights in a folder can be swapped in: same shapes, tokenizer, chat template and settings."""
-        return settings == self.settings and _describe(folder, settings) == self._described
+        return settings == self.settings and describe(folder, settings) == self._described
 
     def swap(self, folder: Path) -> None:
         """Load other weights into the running engine (milliseconds instead of half a minute).
@@ -155,7 +143,7 @@ class VllmEngine:
             if not self.gpus:
                 self._engine.apply_model(_repack_heads)
         except Exception as error:
-            raise ModelError(f"cannot load the weights in {folder}: {_one_line(error)}") from error
+            raise ModelError(f"cannot load the weights in {folder}: {one_line(error)}") from error
         if not self._engine.reset_prefix_cache():
             raise TransientError("the engine still uses the old weights' prefix cache")
         self.folder = folder
@@ -165,21 +153,8 @@ class VllmEngine:
         """Shut down; no process stays behind. Safe to call twice."""
         engine, self._engine = getattr(self, "_engine", None), None
         self._ids.clear()
-        if engine is None:
-            return
-        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-        with suppress(Exception):
-            engine.engine_core.shutdown()
-        del engine
-        with suppress(Exception):
-            cleanup_dist_env_and_memory()
-
-    def _encode(self, message: str) -> tuple[int, ...]:
-        encoded = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return tuple(encoded["input_ids"])
+        if engine is not None:
+            shut_down(engine)
 
     def _completion(self, output: Any) -> Completion:
         answer = output.outputs[0]
@@ -219,10 +194,12 @@ def _set_threads(folder: Path) -> None:
     _set_num_threads(1 if weights < _TINY_BYTES else _all_threads)
 
 
-def _start(folder: Path, settings: EngineSettings) -> tuple[Any, int]:
+def engine_arguments(folder: Path, settings: EngineSettings) -> dict[str, Any]:
+    """What vLLM's `EngineArgs` are given: the allow-listed settings, and what this project always wants."""
+    _prepare_process()
+    from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
 
-    on_cpu = bool(current_platform.is_cpu())
     arguments: dict[str, Any] = {
         "model": str(folder),
         "load_format": "safetensors",
@@ -238,25 +215,43 @@ def _start(folder: Path, settings: EngineSettings) -> tuple[Any, int]:
     }
     if settings.block_size is not None:
         arguments["block_size"] = settings.block_size
+    if not current_platform.is_cpu():
+        return arguments | {"gpu_memory_utilization": settings.gpu_memory_utilization}
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cpu_kv_cache_gib))
+    arguments.setdefault("block_size", CPU_BLOCK_SIZE)
+    arguments["enforce_eager"] = True
+    longest = settings.max_model_len or int(EngineArgs(**arguments).create_model_config().max_model_len)
+    arguments["enable_chunked_prefill"] = False
+    arguments["max_num_batched_tokens"] = max(longest, settings.max_num_seqs, 4096)
+    return arguments
+
+
+def _start(folder: Path, settings: EngineSettings) -> tuple[Any, int]:
+    from vllm.platforms import current_platform
+
+    on_cpu = bool(current_platform.is_cpu())
     if on_cpu:
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cpu_kv_cache_gib))
-        arguments.setdefault("block_size", CPU_BLOCK_SIZE)
-        arguments["enforce_eager"] = True
         _set_threads(folder)
-    else:
-        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
     try:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        if on_cpu:
-            longest = settings.max_model_len or int(EngineArgs(**arguments).create_model_config().max_model_len)
-            arguments["enable_chunked_prefill"] = False
-            arguments["max_num_batched_tokens"] = max(longest, settings.max_num_seqs, 4096)
+        arguments = engine_arguments(folder, settings)
         return LLMEngine.from_engine_args(EngineArgs(**arguments)), 0 if on_cpu else settings.tensor_parallel_size
     except Exception as error:
-        raise ModelError(f"the engine cannot serve {folder}: {_one_line(error)}") from error
+        raise ModelError(f"the engine cannot serve {folder}: {one_line(error)}") from error
+
+
+def shut_down(engine: Any) -> None:
+    """Stop a vLLM `LLMEngine`, wherever its core runs, and free what it holds."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    with suppress(Exception):
+        engine.engine_core.shutdown()
+    del engine
+    with suppress(Exception):
+        cleanup_dist_env_and_memory()
 
 
 def _repack_heads(model: Any) -> None:
@@ -288,71 +283,3 @@ def _environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise ModelError(f"cannot load the tokenizer in {folder}: {_one_line(error)}") from error
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"the model in {folder} has no chat template; use an instruction-tuned model, "
-            "or add chat_template.jinja to its folder"
-        )
-    return tokenizer
-
-
-def _describe(folder: Path, settings: EngineSettings) -> object:
-    """All that a running engine takes from a model folder besides the weights' values."""
-    config = _json(folder / "config.json")
-    dtype = config.pop("dtype", None)
-    legacy = config.pop("torch_dtype", None)
-    tokenizer = _tokenizer(folder)
-    fast = json.loads(tokenizer.backend_tokenizer.to_str())
-    generation = _json(folder / "generation_config.json", missing_ok=True)
-    return (
-        _shapes(folder),
-        {key: value for key, value in config.items() if key not in _VOLATILE and not key.startswith("_")},
-        (dtype or legacy) if settings.dtype is Dtype.AUTO else None,
-        {key: fast.get(key) for key in ("model", "normalizer", "pre_tokenizer", "decoder", "added_tokens")},
-        tokenizer.chat_template,
-        tokenizer.eos_token_id,
-        generation.get("eos_token_id", config.get("eos_token_id")),
-    )
-
-
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import SafetensorError, safe_open
-
-    shapes = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="numpy") as file:
-                shapes.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is damaged: {_one_line(error)}; fetch or train the model again") from error
-    if not shapes:
-        raise ModelError(f"{folder} has no *.safetensors file; only safetensors are loaded")
-    return shapes
-
-
-def _json(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if missing_ok:
-            return {}
-        raise ModelError(f"{path.parent} has no {path.name}; it is not a model folder") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return value
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else text[:499] + "…"
