@@ -115,7 +115,7 @@ def microworld(
     from selftaught.errors import SelfTaughtError
     from selftaught.microworld.world import build
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         build(directory, size=size, seed=seed, report=console.print)
     except SelfTaughtError as error:
@@ -131,7 +131,7 @@ def smollm2(directory: Annotated[Path, typer.Argument(help="Where to put it.")])
     from selftaught.errors import SelfTaughtError
     from selftaught.stages.smollm2 import build
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         build(directory)
     except SelfTaughtError as error:

@@ -96,7 +96,7 @@ class LocalRun:
         finally:
             self._processes.close()
             signal.signal(signal.SIGINT, previous)
-        print_summary(self._console, self._run, str(self._workdir.path))
+        print_summary(self._console, self._run, self._workdir)
         if self._interrupted:
             self._console.print("stopped; the same command goes on where it was")
             return SIGINT_EXIT_CODE

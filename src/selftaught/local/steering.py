@@ -37,7 +37,7 @@ def show_status(name: str) -> int:
         return told(error)
     console = Console(highlight=False)
     console.print(f"[bold]{run.metadata.name}[/]  iteration {run.status.summary.iteration}")
-    print_summary(console, run, str(workdir.path))
+    print_summary(console, run, workdir)
     return 0
 
 

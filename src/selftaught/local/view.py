@@ -13,6 +13,7 @@ from rich.text import Text
 
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.status import IterationStatus, Phase, ScoreStatus, StageState
+from selftaught.local.workdir import Workdir
 from selftaught.stages.reporting import ProgressRecord
 
 LINE_SECONDS = 15.0
@@ -183,7 +184,7 @@ def elapsed(iteration: IterationStatus) -> float:
     return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0
 
 
-def print_summary(console: Console, run: SelfTaughtRun, folder: str) -> None:
+def print_summary(console: Console, run: SelfTaughtRun, workdir: Workdir) -> None:
     """The table at the end, the outcome, and where things lie."""
     status = run.status
     if status.iterations:
@@ -193,7 +194,7 @@ def print_summary(console: Console, run: SelfTaughtRun, folder: str) -> None:
     console.print(Text.assemble((str(status.phase), f"bold {style}"), f"  {reason}" if reason else ""), soft_wrap=True)
     if status.best is not None:
         best = status.best
-        where = best.checkpoint.uri if best.checkpoint else "the seed model"
+        where = workdir.store().folder(best.checkpoint.uri).local_path if best.checkpoint else "the seed model"
         label = "seed" if best.iteration == 0 else f"iteration {best.iteration}"
         console.print(
             f"best judge: {label}, {best.accuracy} on {best.benchmark}: {where}", highlight=False, soft_wrap=True
@@ -201,4 +202,4 @@ def print_summary(console: Console, run: SelfTaughtRun, folder: str) -> None:
     if status.start_time and status.completion_time:
         took = duration((status.completion_time - status.start_time).total_seconds())
         console.print(f"took {took}, {status.usage.output_tokens:,} tokens generated", highlight=False)
-    console.print(f"status: {folder}/status.yaml", highlight=False, soft_wrap=True)
+    console.print(f"status: {workdir.status_file}", highlight=False, soft_wrap=True)

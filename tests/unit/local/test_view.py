@@ -1,6 +1,7 @@
 """What a person sees."""
 
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -19,6 +20,7 @@ from selftaught.api.status import (
     UsageStatus,
 )
 from selftaught.local.view import View, duration, print_summary, render
+from selftaught.local.workdir import Workdir
 from selftaught.stages.reporting import ProgressRecord
 
 
@@ -68,18 +70,18 @@ def printed(width: int = 200) -> tuple[Console, StringIO]:
 
 def test_the_table_tells_seed_iterations_intervals_and_cost() -> None:
     console, text = printed()
-    print_summary(console, a_run().model_copy(update={"status": STATUS}), "folder")
+    print_summary(console, a_run().model_copy(update={"status": STATUS}), Workdir(Path("folder")))
     lines = text.getvalue().splitlines()
     assert any("seed" in line and "0.700 (0.600 to 0.800)" in line for line in lines)
     assert any("iteration 1" in line and "0.750 (0.600 to 0.800)" in line and "1:01" in line for line in lines)
     assert any(line.startswith("Complete  all iterations are done") for line in lines)
     assert any("took 2:05, 1,234 tokens generated" in line for line in lines)
-    assert lines[-1] == "status: folder/status.yaml"
+    assert lines[-1].endswith("folder/status.yaml")
 
 
 def test_sections_do_not_become_columns() -> None:
     console, text = printed()
-    print_summary(console, a_run().model_copy(update={"status": STATUS}), "folder")
+    print_summary(console, a_run().model_copy(update={"status": STATUS}), Workdir(Path("folder")))
     assert "test/easy" not in text.getvalue()
 
 
