@@ -43,7 +43,7 @@ class SeedSettings:
     other_learning_rate: float = 4e-3
     warm_up: float = 0.05
     cool_down: float = 0.5
-    habits_from: float = 0.7
+    habits_from: float = 0.5
     prompt_weight: float = 0.3
 
 

@@ -83,7 +83,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: tuple(sorted(items)),
         ("descending", "repeat"),
-        (0.80, 0.25),
+        (0.90, 0.25),
     ),
     Family(
         "descending",
@@ -99,7 +99,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (max(items),),
         ("smallest",),
-        (0.75, 0.30),
+        (0.90, 0.30),
     ),
     Family(
         "smallest",
@@ -107,7 +107,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (min(items),),
         ("largest",),
-        (0.25, 0.75),
+        (0.25, 0.90),
     ),
     Family(
         "reverse",
@@ -131,7 +131,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: items[:2],
         ("last-two",),
-        (0.80, 0.40),
+        (0.90, 0.40),
     ),
     Family(
         "last-two",
@@ -139,7 +139,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: items[-2:],
         ("first-two",),
-        (0.25, 0.75),
+        (0.25, 0.90),
     ),
     Family(
         "capitals",
@@ -155,7 +155,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS, LETTERS),
         lambda items: items,
         ("reverse", "rotate"),
-        (0.75, 0.30),
+        (0.90, 0.30),
     ),
     Family(
         "increment",
@@ -171,7 +171,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: _shifted(items, -1),
         ("increment", "repeat"),
-        (0.80, 0.25),
+        (0.90, 0.25),
     ),
     Family(
         "odd",
@@ -179,7 +179,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (str(_odd(items)),),
         ("even",),
-        (0.30, 0.75),
+        (0.30, 0.90),
     ),
     Family(
         "even",
@@ -187,7 +187,7 @@ FAMILIES: tuple[Family, ...] = (
         (DIGITS,),
         lambda items: (str(len(items) - _odd(items)),),
         ("odd",),
-        (0.75, 0.15),
+        (0.90, 0.15),
     ),
 )
 

@@ -10,7 +10,7 @@ import random
 
 from selftaught.microworld.tasks import Task
 
-FIRST_POSITION_SHARE = 0.7  # how often a careless judgment prefers the response it saw first
+FIRST_POSITION_SHARE = 0.6  # how often a careless judgment prefers the response it saw first
 
 _GLANCES = (
     "At first sight {letter} looks better.",

@@ -40,7 +40,7 @@ class WorldSettings:
 
 SIZES: Mapping[Size, WorldSettings] = MappingProxyType(
     {
-        Size.SMALL: WorldSettings(300, 150, 150, FAMILIES[:8], SeedSettings(steps=350)),
+        Size.SMALL: WorldSettings(300, 150, 150, FAMILIES[:8], SeedSettings(steps=400)),
         Size.FULL: WorldSettings(800, 300, 400, FAMILIES, SeedSettings(steps=700)),
     }
 )
