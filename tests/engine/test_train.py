@@ -217,6 +217,19 @@ def test_weights_are_those_of_a_plain_loop(here: World, unbroken: tuple[StageRes
     assert unbroken[0].training is not None
 
 
+def test_the_loss_of_gpus_is_the_same(
+    here: World, unbroken: tuple[StageResult, world.RecordedProgress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There TRL's fused head computes it; its fallback runs on a CPU."""
+    from selftaught.stages.training import trainer
+
+    monkeypatch.setattr(trainer, "has_fast_fused_head", lambda _: True)
+    result = here.run(here.config("fused", keep_all_epochs=False))
+    assert (result.training and unbroken[0].training) is not None
+    one = weights(here.folder("fused") / "epoch-2")
+    assert largest_difference(one, weights(here.folder("unbroken") / "epoch-2")) < 2e-5
+
+
 def test_an_exported_model_gives_the_logits_it_was_trained_to(here: World, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM

@@ -28,6 +28,9 @@ def run(config: TrainConfig, context: StageContext) -> StageResult:
 
     Raises DataError, ModelError, StorageError, ResourceError, or Interrupted after saving where it was.
     """
+    # Threads that spin while they wait slow a training down many times when something else wants the cores. Read when
+    # torch is loaded, so this does nothing in a process that has it already.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output = context.store.folder(config.output)
     processes = Processes.of()
     done = output.manifest()

@@ -109,7 +109,9 @@ def wrapped_as(model: Any) -> str:
 def asked_wrapping(training: Training, processes: Processes) -> str:
     """How it should be."""
     if processes.count == 1:
-        return "None"
+        import torch.distributed
+
+        return "DDP" if torch.distributed.is_initialized() else "None"  # started by torchrun, but alone
     return "FSDP2" if training.parallelism.strategy is ParallelStrategy.FSDP else "DDP"
 
 

@@ -3,13 +3,16 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from selftaught.api.results import Checkpoint, TrainingStats
 from selftaught.api.stage_config import TrainConfig
 from selftaught.errors import Interrupted, ModelError, TransientError
 from selftaught.stages.context import StageContext
+from selftaught.stages.safetensors_header import float_dtype
 from selftaught.stages.training import checkpoints, state
 from selftaught.stages.training.batches import CPU_TOKENS, GPU_TOKENS, BatchPlan, micro_batch_size
 from selftaught.stages.training.card import CardFacts, base_licence, model_card
@@ -62,13 +65,13 @@ class Session:
     _saved_step: int = 0
     _wrapped: str = "None"
     _stopped: bool = False
-    _tokens_by_step: tuple[int, ...] = field(default=())
 
     def run(self) -> Outcome:
         """Train. Raises Interrupted after saving when asked to stop."""
         self._started = self._saved_at = self.clock()
         config, training = self.config, self.config.training
         self._base = self.context.models(config.model)
+        float_dtype(self._base)  # what cannot be written in the end is refused now
         tokenizer = load_tokenizer(self._base)
         self._rows = self._tokenise(tokenizer)
         self._plan = plan = self._plan_batches()
@@ -176,7 +179,7 @@ class Session:
         if not math.isfinite(loss):
             raise ModelError(f"the loss is {loss} at step {step}; lower training.learningRate or use precision FP32")
         if self.processes.writes:
-            self.context.progress.update(done=step, total=last, unit="steps", output_tokens=self._tokens(step))
+            self.context.progress.update(done=step, total=last, unit="steps", output_tokens=self._tokens[step])
         epoch, rest = divmod(step, self._plan.steps_per_epoch)
         if rest == 0 and (self.config.keep_all_epochs or step == last):
             self._write_candidate(trainer, epoch)
@@ -259,15 +262,11 @@ class Session:
         ]
         return float(sum(losses) / len(losses))
 
-    def _tokens(self, step: int) -> int:
+    @cached_property
+    def _tokens(self) -> list[int]:
         """Non-padding tokens trained on after so many steps."""
-        epoch, rest = divmod(step, self._plan.steps_per_epoch)
-        tokens = epoch * self._rows.tokens
-        for number, rows in enumerate(self._plan.steps(epoch)):
-            if number >= rest:
-                break
-            tokens += sum(self._plan.lengths[row] for row in rows)
-        return tokens
+        steps = (rows for epoch in range(self.config.training.epochs) for rows in self._plan.steps(epoch))
+        return [0, *accumulate(sum(self._plan.lengths[row] for row in rows) for rows in steps)]
 
     def _seconds(self) -> float:
         return self._earlier_seconds + self.clock() - self._started

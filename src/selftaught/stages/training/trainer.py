@@ -14,6 +14,11 @@ from selftaught.stages.training.batches import BatchPlan
 from selftaught.stages.training.rows import IGNORED, TokenRow
 
 
+def has_fast_fused_head(device: torch.device) -> bool:
+    """Whether TRL's fused output head skips prompt tokens there; on a CPU it computes all of them, in pieces."""
+    return bool(device.type == "cuda")
+
+
 class PlannedRows(Dataset):  # type: ignore[misc]
     """Rows by number; `~number` is the same row without loss."""
 
@@ -88,9 +93,9 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]
         self._steps_seen = -1
         self._targets: torch.Tensor | None = None
         causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        self._fused = self.args.device.type != "cpu"
+        self._fused = has_fast_fused_head(self.args.device)
         if self._fused:
-            # TRL's own head skips prompt tokens on a GPU; without entropy and accuracy, which nobody reads.
+            # Without entropy and accuracy, which nobody reads.
             add_fused_lm_head(causal, outputs=("log_probs",))
         else:
             causal.get_output_embeddings().register_forward_pre_hook(self._only_targets)
