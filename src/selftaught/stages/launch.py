@@ -121,7 +121,8 @@ def _run(place: Placement, command: list[str], logs: str) -> dict[int, int]:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # What failed is told once, by the record; torchrun's own words about it add nothing.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # On a terminal only the first process shows its bar.
     hidden = Std.ALL if sys.stderr.isatty() else Std.OUT
     config = LaunchConfig(
