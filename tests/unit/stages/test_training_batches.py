@@ -101,6 +101,12 @@ def test_no_other_cut_has_less_padding(lengths: list[int], groups: int, micro: i
     assert padding(lengths, sizes) == min(possible)
 
 
+def test_ties_do_not_go_beyond_the_memory() -> None:
+    sizes = cut([10, *[1] * 30], 4, 12)
+    assert (sizes[0], sum(sizes)) == (1, 31)
+    assert max(sizes) <= 12
+
+
 def test_very_large_steps_are_cut_in_equal_parts() -> None:
     assert cut([1] * 1000, 3, 400) == [333, 333, 334]
 
