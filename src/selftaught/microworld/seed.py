@@ -16,6 +16,7 @@ from selftaught.microworld.prompts import MODIFICATION, PROMPTS
 from selftaught.microworld.tasks import FAMILIES, Family, draw_task, near_miss, neighbour
 from selftaught.microworld.tokenizer import CONTEXT_TOKENS, build_tokenizer
 from selftaught.microworld.traces import careful, judgment
+from selftaught.stages.training.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -119,8 +120,9 @@ def train_seed(
         _train(model, tokenizer, settings, random.Random(f"{seed} model"), report=report, families=families)
     finally:
         torch.set_num_threads(threads)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    with quiet_libraries():
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
 
 
 def _model(settings: SeedSettings, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from selftaught.artifacts import write_atomically
 from selftaught.errors import ModelError
+from selftaught.stages.training.quiet import quiet_libraries
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MARKER = ".complete"
@@ -29,7 +30,8 @@ def build(directory: Path) -> Path:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as temporary:
         written = Path(temporary) / "model"
-        _convert(Path(package.origin).parent, written)
+        with quiet_libraries():
+            _convert(Path(package.origin).parent, written)
         for file in written.iterdir():
             file.chmod(0o644)  # transformers leaves weights unreadable for others
         write_atomically(written / MARKER, b"")
