@@ -166,6 +166,8 @@ class Pairs(ApiModel):
     """`ModifiedInstruction`: the rejected response answers a similar but different instruction well."""
     refresh: Refresh = Refresh.ONCE
     """`Once`: the same pairs in all iterations, as the authors did."""
+    guided_modification: bool = False
+    """Constrain the call that modifies an instruction to its form; for small seeds that rarely keep to it."""
     sampling: Sampling = Sampling()
     """How responses are sampled."""
     seed: int = 0

@@ -3,11 +3,16 @@
 import re
 from dataclasses import dataclass
 
+from selftaught.judging.verdicts import CHARACTERS_PER_TOKEN
+
 _FORM = re.compile(
     r"\s*<instruction>(?P<instruction>(?:(?!</?(?:instruction|response)>).)*)</instruction>"
     r"\s*<response>(?P<response>(?:(?!</?(?:instruction|response)>).)*)</response>\s*",
     re.DOTALL,
 )
+
+MARKERS_TOKENS = 32
+"""Room for the four markers in any tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,16 @@ class Modification:
 
     instruction: str
     response: str
+
+
+def guided_form(max_tokens: int) -> str:
+    """What a guided modification must match: both parts, without angle brackets, bounded so that both get their end.
+
+    A quarter of the room is the instruction's.
+    """
+    room = max(4, CHARACTERS_PER_TOKEN * (max_tokens - MARKERS_TOKENS))
+    instruction, response = room // 4, room - room // 4
+    return rf"<instruction>[^<>]{{1,{instruction}}}</instruction><response>[^<>]{{1,{response}}}</response>"
 
 
 def parse_modification(text: str) -> Modification | None:

@@ -3,7 +3,7 @@
 from selftaught.records import Verdict
 
 CHARACTERS_PER_TOKEN = 2
-"""Fewer than in most texts, so that a guided judgment comes to its verdict before it is cut off."""
+"""Fewer than in most texts, so that a guided text comes to its end before it is cut off."""
 
 
 def guided_pattern(max_tokens: int) -> str:

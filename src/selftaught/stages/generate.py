@@ -13,7 +13,7 @@ from selftaught.api.instructions import Refresh
 from selftaught.api.results import StageResult, Usage
 from selftaught.api.stage_config import GenerateConfig
 from selftaught.errors import DataError
-from selftaught.judging.modifications import parse_modification
+from selftaught.judging.modifications import guided_form, parse_modification
 from selftaught.judging.prompts import render
 from selftaught.judging.seeds import request_seed
 from selftaught.records import ChosenResponse, Dropped, Instruction, ResponsePair
@@ -211,15 +211,21 @@ class _Work:
         )
 
     def _modify(self, identity: str) -> Request:
-        return self._request(identity, MODIFY, self._config.prompts.modify, {"response": self._chosen[identity].text})
+        pairs = self._config.pairs
+        pattern = guided_form(pairs.sampling.max_tokens) if pairs.guided_modification else None
+        response = self._chosen[identity].text
+        return self._request(identity, MODIFY, self._config.prompts.modify, {"response": response}, pattern)
 
-    def _request(self, identity: str, call: str, template: str, values: dict[str, str]) -> Request:
+    def _request(
+        self, identity: str, call: str, template: str, values: dict[str, str], pattern: str | None = None
+    ) -> Request:
         instruction = self._instructions[identity].instruction
         return Request(
             id=f"{identity}/{call}",
             message=render(template, {"instruction": instruction, **values}),
             sampling=self._config.pairs.sampling,
             seed=request_seed(self._config.pairs.seed, self._config.iteration, identity, call, 0),
+            pattern=pattern,
         )
 
 

@@ -218,7 +218,7 @@ def engine_arguments(folder: Path, settings: EngineSettings) -> dict[str, Any]:
     if not current_platform.is_cpu():
         return arguments | {"gpu_memory_utilization": settings.gpu_memory_utilization}
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cpu_kv_cache_gib))
+    arguments["kv_cache_memory_bytes"] = settings.cpu_kv_cache_gib * 2**30  # VLLM_CPU_KVCACHE_SPACE still overrides it
     arguments.setdefault("block_size", CPU_BLOCK_SIZE)
     arguments["enforce_eager"] = True
     longest = settings.max_model_len or int(EngineArgs(**arguments).create_model_config().max_model_len)

@@ -1,8 +1,10 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.judging.modifications import Modification, parse_modification
+from selftaught.judging.modifications import Modification, guided_form, parse_modification
 
 GOOD = "<instruction>Sort down</instruction><response>3 2 1</response>"
 
@@ -60,3 +62,24 @@ def test_accepted_texts_are_exactly_the_form(text: str) -> None:
         assert "".join(text.split()) == (
             f"<instruction>{found.instruction}</instruction><response>{found.response}</response>".replace(" ", "")
         )
+
+
+TEXT = st.text(st.characters(exclude_characters="<>", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(instruction=TEXT, response=TEXT, max_tokens=st.integers(1, 400))
+def test_what_is_guided_parses_and_is_bounded(instruction: str, response: str, max_tokens: int) -> None:
+    text = f"<instruction>{instruction}</instruction><response>{response}</response>"
+    guided = re.fullmatch(guided_form(max_tokens), text) is not None
+    if guided:
+        assert parse_modification(text) == Modification(instruction.strip(), response.strip())
+    assert guided == (len(instruction) <= bounds(max_tokens)[0] and len(response) <= bounds(max_tokens)[1])
+
+
+def bounds(max_tokens: int) -> tuple[int, ...]:
+    return tuple(int(bound) for bound in re.findall(r"\{1,(\d+)\}", guided_form(max_tokens)))
+
+
+def test_both_parts_fit_into_the_answer_at_two_characters_a_token() -> None:
+    assert bounds(256) == (112, 336)
+    assert min(bounds(1)) >= 1

@@ -10,6 +10,7 @@ from selftaught.api.references import ModelSource, Sampling
 from selftaught.api.results import Stage, StageResult
 from selftaught.api.stage_config import GenerateConfig
 from selftaught.errors import BudgetError, DataError, Interrupted
+from selftaught.judging.modifications import guided_form
 from selftaught.judging.prompts import BUILT_IN, load
 from selftaught.records import ChosenResponse, Dropped, Instruction, ResponsePair
 from selftaught.stages import generate
@@ -70,6 +71,14 @@ def a_world(folder: Path, instructions: list[str]) -> StubWorld:
     if instructions:
         write_artifact(world.store.folder("pvc://work/instructions"), Stage.SELECT, reversed(rows))
     return world
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_only_the_second_call_is_guided_and_only_if_asked(tmp_path: Path, guided: bool) -> None:
+    world = a_world(tmp_path, ["fine 1"])
+    pairs = Pairs(guided_modification=guided, sampling=Sampling(max_tokens=50))
+    generate.run(config(pairs=pairs), world.context())
+    assert [request.pattern for request in world.submitted] == [None, guided_form(50) if guided else None]
 
 
 MIXED = [f"{word} {number}" for number in range(3) for word in ("fine", "unparsable", "good", "chosencut")]

@@ -34,6 +34,8 @@ from selftaught.stages.training.storage import WorkFolder
 
 SAVING_SHARE = 0.02
 """Checkpoints are written more often than `saveSteps` asks while that takes no more than this share of the time."""
+GUESSED_BYTES_PER_SECOND = 200e6
+"""How fast a checkpoint is written, until the first one has shown it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Session:
     _resumed: checkpoints.Checkpoint | None = None
     _earlier_seconds: float = 0.0
     _saved_at: float = 0.0
-    _save_seconds: float = 0.5
+    _save_seconds: float = 0.0
     _saved_step: int = 0
     _wrapped: str = "None"
     _stopped: bool = False
@@ -153,6 +155,7 @@ class Session:
         )
 
     def _check_wrapping(self, wrapped: Any) -> None:
+        self._save_seconds = state.size(wrapped) / GUESSED_BYTES_PER_SECOND
         self._wrapped = wrapped_as(wrapped)
         asked = asked_wrapping(self.config.training, self.processes)
         if self._wrapped != asked:

@@ -35,6 +35,11 @@ def tensor_file(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
+def size(model: Any) -> int:
+    """Bytes of a checkpoint's tensors: each trained weight and its two moments, as far as they lie here."""
+    return sum(3 * _local(parameter).nbytes for _, parameter in _trained(model))
+
+
 def save_tensors(path: Path, model: Any, optimizer: Any, *, weights: bool) -> None:
     """Write this process's part; `weights` is false where another process has the same ones."""
     import torch
