@@ -9,8 +9,8 @@ from selftaught.api.instructions import InstructionSource, SelectionStrategy
 from selftaught.api.judging import Benchmark, BenchmarkRole, KeepEpoch
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.spec import ApprovalRequired, RunSpec
-from selftaught.api.stage_config import PromptTexts
 from selftaught.errors import PERMANENT_EXIT_CODE, ManifestError
+from selftaught.judging import prompts
 from selftaught.manifests import document_problems, is_config_map, is_run, read_run, read_text
 from selftaught.problems import Problem, problem_at
 from selftaught.yaml_documents import Document, documents
@@ -37,15 +37,35 @@ def validate_files(paths: Sequence[Path | str], console: Console) -> int:
         failed = failed or bool(problems)
         if is_run(document) and not problems:
             run = read_run(document)
+            unusable = template_problems(run, found, document)
+            for problem in unusable:
+                _say(console, str(problem), problem.hint)
+            failed = failed or bool(unusable)
             for warning in warnings(run, found, document):
                 _say(
                     console, f"{warning.file}:{warning.line}: warning: {warning.path}: {warning.message}", warning.hint
                 )
-            _say(console, f"{document.file}: {run.metadata.name} is valid")
+            if not unusable:
+                _say(console, f"{document.file}: {run.metadata.name} is valid")
     if not failed and not any(map(is_run, found)):
         _say(console, f"{', '.join(map(str, paths))}: no SelfTaughtRun in it")
         failed = True
     return PERMANENT_EXIT_CODE if failed else 0
+
+
+def template_problems(run: SelfTaughtRun, beside: Sequence[Document], document: Document) -> list[Problem]:
+    """What is wrong with the prompt templates in a ConfigMap beside the run."""
+    reference = run.spec.prompts.config_map_ref
+    maps = [entry for entry in beside if is_config_map(entry)]
+    for entry in maps:
+        if reference is not None and entry.at(("metadata", "name")) == reference.name:
+            texts = {str(key): str(text) for key, text in (entry.at(("data",)) or {}).items()}
+            try:
+                prompts.load(texts)
+            except ManifestError as error:
+                path = ("spec", "prompts", "configMapRef")
+                return [problem_at(document, path, str(error), f"correct the ConfigMap {reference.name}")]
+    return []
 
 
 def warnings(run: SelfTaughtRun, beside: Sequence[Document], document: Document) -> list[Problem]:
@@ -100,7 +120,7 @@ def _unpinned(spec: RunSpec) -> Iterator[Advice]:
 
 
 def _prompts(spec: RunSpec, beside: Sequence[Document]) -> Iterator[Advice]:
-    """Templates that will not be found, or will not be used."""
+    """Templates that will not be found."""
     if spec.prompts.config_map_ref is None:
         return
     name = spec.prompts.config_map_ref.name
@@ -108,11 +128,6 @@ def _prompts(spec: RunSpec, beside: Sequence[Document]) -> Iterator[Advice]:
     field = ("prompts", "configMapRef")
     if name not in config_maps:
         yield field, f"no ConfigMap {name} in these files", "a local run needs it here; a cluster may have it"
-        return
-    for key in config_maps[name].at(("data",)) or ():
-        if key.removesuffix(".txt") not in PromptTexts.model_fields:
-            known = ", ".join(PromptTexts.model_fields)
-            yield field, f"key {key} of ConfigMap {name} names no template", f"templates are {known}"
 
 
 def _say(console: Console, line: str, hint: str = "") -> None:

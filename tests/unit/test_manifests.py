@@ -444,13 +444,21 @@ def test_validate_warns_of_what_is_foolish(tmp_path: Path, lines: str, warned: l
     assert [line.split(": ")[2] for line in output if ": warning: " in line] == warned
 
 
-def test_validate_warns_of_a_template_that_nothing_uses(tmp_path: Path) -> None:
-    prompts = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: p}\ndata: {judge.txt: a, respnd: b}"
-    code, output = run_validation(tmp_path, with_spec(f"{SELECTION}\nprompts: {{configMapRef: {{name: p}}}}"), prompts)
-    assert code == 0
-    assert [line for line in output if "warning" in line] == [
-        "0.yaml:11: warning: spec.prompts.configMapRef: key respnd of ConfigMap p names no template"
-    ]
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param("{respnd: b}", "unknown prompt template 'respnd'", id="a template that nothing uses"),
+        pytest.param("{judge.txt: a}", "the prompt template 'judge' lacks", id="a placeholder is missing"),
+        pytest.param("{respond: '{{x}}'}", "the prompt template 'respond' mentions {{x}}", id="an unknown placeholder"),
+    ],
+)
+def test_validate_checks_the_templates_beside_the_run(tmp_path: Path, data: str, message: str) -> None:
+    config_map = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: p}}\ndata: {data}"
+    run = with_spec(f"{SELECTION}\nprompts: {{configMapRef: {{name: p}}}}")
+    code, output = run_validation(tmp_path, run, config_map)
+    assert code == 64
+    assert output[0].startswith(f"0.yaml:11: spec.prompts.configMapRef: {message}")
+    assert not any("is valid" in line for line in output)
 
 
 @pytest.mark.parametrize(
