@@ -158,7 +158,7 @@ def test_the_table_tells_accuracy_with_intervals(folder: Path, run: SelfTaughtRu
     said = (folder / "said.txt").read_text()
     for index in range(1, ITERATIONS + 1):
         assert any(
-            line.startswith(f"iteration {index} ") and f"{accuracy(run, index):.4f} (" in line
+            line.startswith(f"iteration {index} ") and f"{accuracy(run, index):.3f} (" in line
             for line in said.splitlines()
         )
     assert "Traceback" not in said
@@ -181,7 +181,7 @@ def test_status_shows_the_same_table(folder: Path, run: SelfTaughtRun) -> None:
         check=True,
         env={**os.environ, "COLUMNS": "200"},
     )
-    assert f"{accuracy(run, 0):.4f}" in ended.stdout
+    assert f"{accuracy(run, 0):.3f}" in ended.stdout
     assert "Complete" in ended.stdout
 
 

@@ -1,7 +1,6 @@
 """What a person sees of a local run: one live view on a terminal, lines elsewhere, a table at the end."""
 
 import time
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from selftaught.api.run import SelfTaughtRun
-from selftaught.api.status import IterationStatus, Phase, ScoreStatus, StageState
+from selftaught.api.status import Phase, StageState
+from selftaught.local.table import accuracy, duration, iteration_table
 from selftaught.local.workdir import Workdir
 from selftaught.stages.reporting import ProgressRecord
 
@@ -64,7 +64,7 @@ class View:
 
     def _refresh(self) -> None:
         if self._live is not None and self._run is not None:
-            self._live.update(render(self._run, self._progress))
+            self._live.update(render(self._run, self._progress, self._console.width))
 
     def _say_news(self, run: SelfTaughtRun) -> None:
         for iteration in run.status.iterations:
@@ -92,12 +92,6 @@ def stage_name(iteration: int, stage: str) -> str:
     return f"iteration {iteration}: {stage}"
 
 
-def accuracy(score: ScoreStatus) -> str:
-    """`0.853 (0.830 to 0.874)`."""
-    low, high = score.confidence_interval
-    return f"{score.accuracy} ({low} to {high})"
-
-
 def pace(record: ProgressRecord) -> str:
     """`120/355 pairs, 812 tokens/s, 2:10 left`."""
     parts = [f"{record.done:,}/{record.total:,} {record.unit}"]
@@ -108,14 +102,7 @@ def pace(record: ProgressRecord) -> str:
     return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def render(run: SelfTaughtRun, progress: ProgressRecord | None) -> RenderableType:
+def render(run: SelfTaughtRun, progress: ProgressRecord | None, width: int) -> RenderableType:
     """The live view."""
     status = run.status
     style = PHASE_STYLES.get(status.phase, "cyan")
@@ -128,7 +115,7 @@ def render(run: SelfTaughtRun, progress: ProgressRecord | None) -> RenderableTyp
     )
     parts: list[RenderableType] = [head]
     if status.iterations:
-        parts.append(iteration_table(run))
+        parts.append(iteration_table(run, width))
     if progress is not None:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
@@ -144,51 +131,11 @@ def render(run: SelfTaughtRun, progress: ProgressRecord | None) -> RenderableTyp
     return Group(*parts)
 
 
-def iteration_table(run: SelfTaughtRun) -> Table:
-    """Accuracy, kept examples, tokens and time per iteration."""
-    scores = [run.status.baseline, *(iteration.scores for iteration in run.status.iterations)]
-    benchmarks = list(dict.fromkeys(score.benchmark for row in scores for score in row if "/" not in score.benchmark))
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("judge", no_wrap=True)
-    for benchmark in benchmarks:
-        table.add_column(f"{benchmark} (95 %)", no_wrap=True)
-    for column in ("both orders", "no verdict", "kept", "tokens", "time"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("decision", no_wrap=True)
-    for iteration in run.status.iterations:
-        row = run.status.baseline if iteration.index == 0 else iteration.scores
-        table.add_row(*iteration_row(iteration, row, benchmarks))
-    return table
-
-
-def iteration_row(iteration: IterationStatus, scores: tuple[ScoreStatus, ...], benchmarks: list[str]) -> list[str]:
-    """One row of the table."""
-    by_name = {score.benchmark: score for score in scores}
-    first = by_name.get(benchmarks[0]) if benchmarks else None
-    return [
-        "seed" if iteration.index == 0 else f"iteration {iteration.index}",
-        *(accuracy(by_name[name]) if name in by_name else "" for name in benchmarks),
-        first.consistent_accuracy if first else "",
-        first.unparsable if first else "",
-        f"{iteration.curation.kept:,}" if iteration.curation else "",
-        f"{iteration.usage.output_tokens:,}" if iteration.usage.output_tokens else "",
-        duration(elapsed(iteration)) if elapsed(iteration) else "",
-        str(iteration.decision or ""),
-    ]
-
-
-def elapsed(iteration: IterationStatus) -> float:
-    """Seconds from the first start to the last end of its stages."""
-    starts = [stage.start_time for stage in iteration.stages if stage.start_time]
-    ends: list[datetime] = [stage.completion_time for stage in iteration.stages if stage.completion_time]
-    return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0
-
-
 def print_summary(console: Console, run: SelfTaughtRun, workdir: Workdir) -> None:
     """The table at the end, the outcome, and where things lie."""
     status = run.status
     if status.iterations:
-        console.print(iteration_table(run))
+        console.print(iteration_table(run, console.width))
     style = PHASE_STYLES.get(status.phase, "cyan")
     reason = status.summary.reason
     console.print(Text.assemble((str(status.phase), f"bold {style}"), f"  {reason}" if reason else ""), soft_wrap=True)

@@ -19,7 +19,8 @@ from selftaught.api.status import (
     Summary,
     UsageStatus,
 )
-from selftaught.local.view import View, duration, print_summary, render
+from selftaught.local.table import columns_of, duration, fitting
+from selftaught.local.view import View, print_summary, render
 from selftaught.local.workdir import Workdir
 from selftaught.stages.reporting import ProgressRecord
 
@@ -97,7 +98,7 @@ def test_the_live_view_shows_rate_and_time_left() -> None:
         remaining_seconds=130,
         time=at(0),
     )
-    console.print(render(a_run().model_copy(update={"status": STATUS}), record))
+    console.print(render(a_run().model_copy(update={"status": STATUS}), record, 200))
     assert "iteration 2: judge" in text.getvalue()
     assert "120/355 pairs, 812 tokens/s, 2:10 left" in text.getvalue()
 
@@ -116,3 +117,19 @@ def test_without_a_terminal_each_piece_of_news_is_told_once() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("width", "titles"),
+    [
+        pytest.param(
+            200, "judge, test (95 %), both orders, no verdict, kept, tokens, time, decision", id="room for everything"
+        ),
+        pytest.param(79, "judge, test (95 %), both orders, kept, time, decision", id="a usual terminal"),
+        pytest.param(50, "judge, test (95 %), kept, time", id="half a terminal"),
+        pytest.param(10, "judge, test (95 %)", id="the least"),
+    ],
+)
+def test_columns_are_left_out_before_figures_are_cut(width: int, titles: str) -> None:
+    columns = fitting(columns_of(a_run().model_copy(update={"status": STATUS})), width)
+    assert ", ".join(column.title for column in columns) == titles
