@@ -140,6 +140,19 @@ def smollm2(directory: Annotated[Path, typer.Argument(help="Where to put it.")])
         sys.exit(error.exit_code)
 
 
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    print(installed("selftaught"))
+
+
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point. What no command expected of the file system is still told in one line."""
+    try:
+        app()
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: cannot use{where}: {error.strerror or error}; correct the path or its rights", file=sys.stderr)
+        sys.exit(75)

@@ -11,6 +11,8 @@ import yaml
 
 from builders import a_manifest, a_run, observed
 from selftaught.api.results import Stage
+from selftaught.api.status import IterationDecision, IterationStatus, RunStatus
+from selftaught.local.workdir import Workdir
 from selftaught.loop.configs import stage_config
 
 
@@ -33,6 +35,7 @@ def selftaught(*arguments: str, folder: Path, **environment: str) -> subprocess.
         pytest.param(["validate", "absent.yaml"], 64, "no such file", id="nothing to validate"),
         pytest.param(["estimate", "absent.yaml"], 64, "no such file", id="nothing to estimate"),
         pytest.param(["status", "absent"], 64, "no run 'absent'", id="no such run"),
+        pytest.param(["status", sys.executable], 64, "no run", id="a file for a run"),
         pytest.param(["approve", "absent", "--iteration", "1"], 64, "no run 'absent'", id="nothing to approve"),
         pytest.param(["stage", "bake", "--config", "x"], 64, "there is no stage 'bake'", id="no such stage"),
         pytest.param(["stage", "judge", "--config", "x"], 64, "cannot read x", id="no config"),
@@ -47,6 +50,31 @@ def test_an_error_is_one_line_that_names_the_cause(
     assert message in said
     assert "Traceback" not in said
     assert len(said.strip().splitlines()) <= 2
+
+
+def test_only_what_awaits_approval_can_be_approved(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path / "demo")
+    workdir.create()
+    waiting = IterationStatus(index=1, decision=IterationDecision.AWAITING_APPROVAL)
+    workdir.write_status(a_run().model_copy(update={"status": RunStatus(iterations=(waiting,))}))
+
+    refused = selftaught("approve", "demo", "--iteration", "2", folder=tmp_path)
+    agreed = selftaught("approve", "demo", "--iteration", "1", "--by", "jane", folder=tmp_path)
+
+    assert refused.returncode == 64
+    assert "iteration 1 awaits approval" in refused.stderr
+    assert agreed.returncode == 0
+    assert [(approval.iteration, approval.by) for approval in workdir.read_approvals()] == [(1, "jane")]
+    shown = selftaught("status", "demo", folder=tmp_path)
+    assert "selftaught approve demo --iteration 1" in shown.stdout
+
+
+def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    ended = selftaught("microworld", "file/world", folder=tmp_path)
+    assert ended.returncode == 75
+    assert ended.stderr.startswith("error: cannot use")
+    assert "Traceback" not in ended.stderr
 
 
 def test_validate_explains_a_wrong_field(tmp_path: Path) -> None:

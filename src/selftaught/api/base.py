@@ -26,8 +26,8 @@ class ApiModel(BaseModel):
     )
 
 
-DecimalString = Annotated[str, StringConstraints(pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$", max_length=32)]
-"""A number written as a string, as the Kubernetes API conventions ask for fractions."""
+DecimalString = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$", max_length=32)]
+"""A number that is not negative, written as a string, as the Kubernetes API conventions ask for fractions."""
 
 RatioString = Annotated[str, StringConstraints(pattern=r"^(0(\.[0-9]+)?|1(\.0+)?)$", max_length=32)]
 """A fraction from 0 to 1, written as a string."""

@@ -100,8 +100,9 @@ def _stored_rows(folder: Folder) -> Iterator[tuple[str, int, JsonObject]]:
         return
     names = [name for name in folder.names() if name.endswith(ENDINGS) and not name.startswith(".")]
     if not names:
-        what = "holds no" if folder.exists() else "does not exist: expected a folder with"
-        raise DataError(f"{folder.uri} {what} .jsonl, .json or .parquet file; correct the uri")
+        what = "holds no" if folder.exists() else "does not exist: expected a file, or a folder with a"
+        local = f" (here {folder.local_path})" if folder.local_path else ""
+        raise DataError(f"{folder.uri}{local} {what} .jsonl, .json or .parquet file; correct the uri")
     for name in names:
         yield from ((name, number, row) for number, row in _file_rows(folder, name, name))
 

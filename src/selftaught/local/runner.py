@@ -11,9 +11,9 @@ from types import FrameType
 from rich.console import Console
 
 from selftaught import manifests
+from selftaught.api.base import GROUP
 from selftaught.api.reasons import RETRY_ANNOTATION
 from selftaught.api.run import SelfTaughtRun
-from selftaught.api.spec import RunSpec
 from selftaught.api.stage_config import PromptTexts
 from selftaught.api.status import ConditionType, RunStatus
 from selftaught.artifacts import Manifest
@@ -21,7 +21,7 @@ from selftaught.errors import PERMANENT_EXIT_CODE, ManifestError, SelfTaughtErro
 from selftaught.judging import prompts
 from selftaught.local.journal import Journal
 from selftaught.local.processes import Exited, Message, Processes
-from selftaught.local.view import View, print_summary
+from selftaught.local.view import View, make_console, print_summary
 from selftaught.local.workdir import Workdir
 from selftaught.loop.configs import stage_config
 from selftaught.loop.keys import run_folder
@@ -34,6 +34,7 @@ from selftaught.stages.reporting import FailureRecord, ProgressRecord, ResultRec
 SIGINT_EXIT_CODE = 130
 FAILED_EXIT_CODE = 1
 POLL_SECONDS = 2.0
+PROMPTS_ANNOTATION = f"{GROUP}/prompts-sha256"
 DETERMINING_FIELDS = ("seed", "generator", "prompts", "instructions", "pairs", "judging", "training", "evaluation")
 
 
@@ -53,12 +54,6 @@ def run_manifest(path: Path, folder: Path | None, *, debug: bool) -> int:
         return error.exit_code
 
 
-def make_console() -> Console:
-    """A console that, in a log file, is wide enough for the table."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
-
-
 class LocalRun:
     """One run on this machine."""
 
@@ -75,11 +70,15 @@ class LocalRun:
         self._now = now
         self._store = workdir.store()
         self._prompts = resolve_prompts(manifest, workdir)
+        wanted = with_prompts(manifest.run, self._prompts)
         stored = workdir.read_status()
-        if stored is not None and not same_work(stored.spec, manifest.run.spec):
+        if stored is not None and not same_run(stored, wanted):
+            names = f"the run {stored.metadata.namespace}/{stored.metadata.name}"
+            raise ManifestError(f"{workdir.path} holds {names}; name another folder with --workdir")
+        if stored is not None and not same_work(stored, wanted):
             workdir.set_journal_aside(now())
             console.print("the manifest has changed: finished stages that still fit are kept, the rest is done anew")
-        self._run = adopt(manifest.run, stored, now())
+        self._run = adopt(wanted, stored, now())
         self._folder = self._store.folder(run_folder(self._run))
         self._manifests: dict[str, Manifest] = {}
         self._pruned: set[str] = set()
@@ -196,6 +195,10 @@ class LocalRun:
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self._interrupted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        else:
+            self._console.print(
+                "stopping: what runs is saved first, an engine that starts must start up (Ctrl-C again: at once)"
+            )
         self._interrupted = True
 
 
@@ -223,10 +226,10 @@ def resolve_prompts(manifest: manifests.RunManifest, workdir: Workdir) -> Prompt
 
 def adopt(run: SelfTaughtRun, stored: SelfTaughtRun | None, now: datetime) -> SelfTaughtRun:
     """The run with what is known from earlier calls. Calling again is how a person retries a failed run."""
-    if stored is None or stored.metadata.name != run.metadata.name:
+    if stored is None:
         return run.model_copy(update={"metadata": run.metadata.model_copy(update={"generation": 1})})
     changed = stored.spec != run.spec
-    status = stored.status if same_work(stored.spec, run.spec) else RunStatus()
+    status = stored.status if same_work(stored, run) else RunStatus()
     annotations = dict(run.metadata.annotations)
     if has_failed(status):
         annotations[RETRY_ANNOTATION] = now.isoformat()
@@ -236,9 +239,23 @@ def adopt(run: SelfTaughtRun, stored: SelfTaughtRun | None, now: datetime) -> Se
     return run.model_copy(update={"metadata": metadata, "status": status})
 
 
-def same_work(before: RunSpec, after: RunSpec) -> bool:
+def with_prompts(run: SelfTaughtRun, texts: PromptTexts) -> SelfTaughtRun:
+    """The run with the hash of its resolved templates, which may change while the spec does not."""
+    annotations = {**run.metadata.annotations, PROMPTS_ANNOTATION: prompts.prompts_hash(texts)}
+    return run.model_copy(update={"metadata": run.metadata.model_copy(update={"annotations": annotations})})
+
+
+def same_run(before: SelfTaughtRun, after: SelfTaughtRun) -> bool:
+    """Whether it is the same run, whatever its manifest says now."""
+    return (before.metadata.namespace, before.metadata.name) == (after.metadata.namespace, after.metadata.name)
+
+
+def same_work(before: SelfTaughtRun, after: SelfTaughtRun) -> bool:
     """Whether what determines results is the same; if not, the run starts anew with the stages that still fit."""
-    return all(getattr(before, name) == getattr(after, name) for name in DETERMINING_FIELDS)
+    hashes = (run.metadata.annotations.get(PROMPTS_ANNOTATION) for run in (before, after))
+    return len(set(hashes)) == 1 and all(
+        getattr(before.spec, name) == getattr(after.spec, name) for name in DETERMINING_FIELDS
+    )
 
 
 def has_failed(status: RunStatus) -> bool:

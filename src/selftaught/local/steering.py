@@ -1,6 +1,7 @@
 """Commands that look at a local run or steer it: status, approve, estimate."""
 
 import getpass
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,9 @@ from rich.console import Console
 from selftaught import manifests
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.spec import Approval, Decision
+from selftaught.api.status import IterationDecision
 from selftaught.errors import ManifestError, SelfTaughtError
-from selftaught.local.view import print_summary
+from selftaught.local.view import make_console, print_summary
 from selftaught.local.workdir import Workdir
 from selftaught.loop.estimate import estimate, render
 
@@ -35,7 +37,7 @@ def show_status(name: str) -> int:
         workdir, run = find_run(name)
     except SelfTaughtError as error:
         return told(error)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"[bold]{run.metadata.name}[/]  iteration {run.status.summary.iteration}")
     print_summary(console, run, workdir)
     return 0
@@ -45,18 +47,26 @@ def decide(name: str, iteration: int, *, reject: bool, by: str, note: str) -> in
     """Record a decision on an iteration's checkpoint; a waiting run picks it up at once."""
     try:
         workdir, run = find_run(name)
-        if iteration > run.spec.iterations:
-            raise ManifestError(f"--iteration {iteration}: the run has {run.spec.iterations} iterations")
+        waiting = [each.index for each in run.status.iterations if each.decision is IterationDecision.AWAITING_APPROVAL]
+        if iteration not in waiting:
+            which = f"iteration {waiting[0]} awaits approval" if waiting else "nothing awaits approval"
+            raise ManifestError(f"--iteration {iteration}: {which} in {run.metadata.name}; see `selftaught status`")
         decision = Decision.REJECTED if reject else Decision.APPROVED
         workdir.add_approval(
-            Approval(
-                iteration=iteration, decision=decision, by=by or getpass.getuser(), note=note, time=datetime.now(UTC)
-            )
+            Approval(iteration=iteration, decision=decision, by=by or login_name(), note=note, time=datetime.now(UTC))
         )
     except SelfTaughtError as error:
         return told(error)
     print(f"{run.metadata.name}: iteration {iteration} {decision.lower()}")
     return 0
+
+
+def login_name() -> str:
+    """Who is logged in; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def show_estimate(path: Path) -> int:
@@ -65,7 +75,7 @@ def show_estimate(path: Path) -> int:
         manifest = manifests.load([path])
     except SelfTaughtError as error:
         return told(error)
-    Console(highlight=False).print(render(estimate(manifest.run)))
+    Console(highlight=False, soft_wrap=True).print(render(estimate(manifest.run)))
     return 0
 
 

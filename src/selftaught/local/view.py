@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selftaught.api.run import SelfTaughtRun
-from selftaught.api.status import Phase, StageState
+from selftaught.api.status import IterationDecision, Phase, StageState
 from selftaught.local.table import accuracy, duration, iteration_table
 from selftaught.local.workdir import Workdir
 from selftaught.stages.reporting import ProgressRecord
@@ -78,11 +78,20 @@ class View:
                         text += f": {stage.message}"
                     self._say_once(f"{iteration.index}/{stage.name}/{stage.attempts}/{stage.state}", text)
 
+        if (question := approval_question(run)) is not None:
+            self._say_once(question, question)
+
     def _say_once(self, key: str, text: str) -> None:
         if key not in self._said:
             self._said.add(key)
             self._last_line = time.monotonic()
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def make_console() -> Console:
+    """A console that, in a log file, is wide enough for the table."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def stage_name(iteration: int, stage: str) -> str:
@@ -126,9 +135,20 @@ def render(run: SelfTaughtRun, progress: ProgressRecord | None, width: int) -> R
         parts.append(bar)
     elif status.phase is Phase.RUNNING and status.summary.stage:
         parts.append(Text(f"{status.summary.stage}: starting", style="dim"))
+    elif (question := approval_question(run)) is not None:
+        parts.append(Text(question, style="yellow"))
     elif status.summary.reason:
         parts.append(Text(status.summary.reason, style="dim"))
     return Group(*parts)
+
+
+def approval_question(run: SelfTaughtRun) -> str | None:
+    """What to type when a person must decide."""
+    for iteration in run.status.iterations:
+        if iteration.decision is IterationDecision.AWAITING_APPROVAL:
+            command = f"selftaught approve {run.metadata.name} --iteration {iteration.index}"
+            return f"iteration {iteration.index} awaits a decision: {command}   (or the same with --reject)"
+    return None
 
 
 def print_summary(console: Console, run: SelfTaughtRun, workdir: Workdir) -> None:
@@ -139,6 +159,8 @@ def print_summary(console: Console, run: SelfTaughtRun, workdir: Workdir) -> Non
     style = PHASE_STYLES.get(status.phase, "cyan")
     reason = status.summary.reason
     console.print(Text.assemble((str(status.phase), f"bold {style}"), f"  {reason}" if reason else ""), soft_wrap=True)
+    if (question := approval_question(run)) is not None:
+        console.print(question, soft_wrap=True)
     if status.best is not None:
         best = status.best
         where = workdir.store().folder(best.checkpoint.uri).local_path if best.checkpoint else "the seed model"

@@ -56,7 +56,8 @@ class Workdir:
         """Take the folder; the descriptor is inherited by stages, so the lock outlives a killed runner until
         the last of its stages has ended. Raises WorkdirBusyError.
         """
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        with storage_errors(str(self.path)):
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         told = False
         while True:
@@ -78,8 +79,10 @@ class Workdir:
         """The run as it was last written. Raises ManifestError if the file was damaged by hand."""
         try:
             text = self.status_file.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{self.status_file} is not a status; delete it and start again") from error
         try:
             return SelfTaughtRun.model_validate(yaml.safe_load(text))
         except (yaml.YAMLError, ValidationError) as error:

@@ -11,7 +11,8 @@ from selftaught.api.results import Stage, StageFailure
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.status import Condition, ConditionStatus, ConditionType, RunStatus
 from selftaught.errors import DataError, Interrupted, ManifestError, SelfTaughtError, StorageError
-from selftaught.local.runner import adopt, failure_of, progress_of, resolve_prompts
+from selftaught.judging.prompts import BUILT_IN
+from selftaught.local.runner import adopt, failure_of, progress_of, resolve_prompts, same_run, same_work, with_prompts
 from selftaught.local.workdir import Workdir
 from selftaught.loop.observed import FailureKind
 from selftaught.manifests import RunManifest
@@ -55,6 +56,17 @@ def test_a_changed_manifest_keeps_the_status_only_while_its_results_hold(spec: d
     adopted = adopt(a_run(**spec), before, at(9))
     assert adopted.status.restarts == (2 if kept else 0)
     assert adopted.metadata.generation == before.metadata.generation + 1
+
+
+def test_a_changed_prompt_changes_the_work_though_the_spec_stays() -> None:
+    before = with_prompts(a_run(), BUILT_IN)
+    assert same_work(before, with_prompts(a_run(), BUILT_IN))
+    assert not same_work(before, with_prompts(a_run(), BUILT_IN.model_copy(update={"judge": JUDGE})))
+
+
+def test_a_folder_belongs_to_one_run() -> None:
+    assert same_run(a_run(name="one"), a_run(name="one", iterations=9))
+    assert not same_run(a_run(name="one"), a_run(name="other"))
 
 
 def test_prompts_come_from_the_config_map_beside_the_run(tmp_path: Path) -> None:
