@@ -59,9 +59,8 @@ def run(config: JudgeConfig, context: StageContext) -> StageResult:
                     return following
 
                 def refuse(request: Request) -> list[Request]:
-                    if (row := work.refuse(request)) is not None:
-                        dropped.append(row)
-                        report()
+                    dropped.append(work.refuse(request))
+                    report()
                     return []
 
                 report()
@@ -167,11 +166,9 @@ class _Work:
             self._close(example)
         return following
 
-    def refuse(self, request: Request) -> Dropped | None:
-        """The end of an example whose prompt leaves no room for an answer; None if it has ended before."""
+    def refuse(self, request: Request) -> Dropped:
+        """The end of an example whose prompt leaves no room for an answer; `requests` asks no more of it."""
         example = self._examples[request.id.rpartition("/")[0]]
-        if example.done:
-            return None
         self._dropped["TooLong"] += 1
         self._close(example)
         return Dropped(id=example.id, reason="TooLong")

@@ -147,10 +147,7 @@ def finish(
     Returns the merged result, or this shard's own with `complete` False while others are at work.
     """
     partial = partial.model_copy(update={"complete": False})
-    name = _name(_MARKER, context.shard)
-    marker = partial.model_dump_json(exclude_defaults=True).encode()
-    if not folder.exists(name) or folder.read(name) != marker:
-        folder.write(name, marker)
+    folder.write(_name(_MARKER, context.shard), partial.model_dump_json(exclude_defaults=True).encode())
     parts = [_part(folder, Shard(index, context.shard.count)) for index in range(context.shard.count)]
     whole = [part for part in parts if part is not None and part.key == partial.key]
     if len(whole) < len(parts):

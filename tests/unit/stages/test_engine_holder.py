@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,10 @@ def holder(started: StartedEngines) -> EngineHolder:
     return EngineHolder(started)
 
 
-def model(folder: Path, name: str, weights: str = "w") -> Path:
+def model(folder: Path, name: str) -> Path:
     path = folder / name
     path.mkdir(exist_ok=True)
-    (path / "model.safetensors").write_text(weights)
+    (path / "model.safetensors").write_text("weights")
     return path
 
 
@@ -68,8 +69,10 @@ def test_one_engine_serves_one_model_after_another(tmp_path: Path, holder: Engin
 
 
 def test_the_same_folder_written_anew_is_loaded_anew(tmp_path: Path, holder: EngineHolder) -> None:
-    holder.engine(model(tmp_path, "m1"), SETTINGS)
-    holder.engine(model(tmp_path, "m1", "other weights"), SETTINGS)
+    folder = model(tmp_path, "m1")
+    holder.engine(folder, SETTINGS)
+    os.utime(folder / "model.safetensors", (1, 1))
+    holder.engine(folder, SETTINGS)
     assert (holder.starts, holder.swaps) == (1, 1)
 
 

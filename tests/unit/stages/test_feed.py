@@ -97,6 +97,12 @@ def test_the_allowance_is_never_exceeded(limit: int, spent: int, count: int) -> 
     assert engine.aborted == 0  # all that was begun is received
 
 
+def test_a_budget_that_suffices_is_not_given_up_while_answers_are_in_flight() -> None:
+    needed = run(StubEngine(capacity=8), 40)[1].output_tokens
+    received, _ = run(StubEngine(capacity=8), 40, limit=needed + SAMPLING.max_tokens)
+    assert len(received) == 40
+
+
 def test_the_error_of_a_used_up_budget_names_figures() -> None:
     with pytest.raises(BudgetError, match="70 of this shard's 100 tokens"):
         run(StubEngine(), 3, limit=100, spent=70)
