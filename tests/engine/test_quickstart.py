@@ -36,7 +36,7 @@ def a_smaller_quickstart(folder: Path) -> Path:
     config_map, run = yaml.safe_load_all(QUICKSTART.read_text())
     run["spec"]["iterations"] = ITERATIONS
     path = folder / "quickstart.yaml"
-    path.write_text(yaml.safe_dump_all([config_map, run]))
+    path.write_text("\n---\n".join(json.dumps(document) for document in (config_map, run)))
     return path
 
 

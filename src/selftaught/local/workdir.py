@@ -10,6 +10,7 @@ volumes/CLAIM/   stands for the volume that `pvc://CLAIM/…` names
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -28,6 +29,21 @@ LOCK_WAIT_SECONDS = 30.0
 
 class WorkdirBusyError(TransientError):
     """Another process works in the folder."""
+
+
+class ManifestDumper(yaml.SafeDumper):
+    """Writes YAML that means the same to PyYAML and to Kubernetes' tools.
+
+    PyYAML reads `5e-4` as a text and so writes it without quotes; the tools read it as a number.
+    """
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """A text, in quotes if it begins like a number."""
+        style = "'" if re.match(r"[-+.]?[0-9]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+ManifestDumper.add_representer(str, ManifestDumper.represent_text)
 
 
 class Workdir:
@@ -95,7 +111,8 @@ class Workdir:
         document = run.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         document = {"apiVersion": run.api_version, "kind": run.kind, **document}
         with storage_errors(str(self.status_file)):
-            write_atomically(self.status_file, yaml.safe_dump(document, sort_keys=False, width=120).encode())
+            text = yaml.dump(document, Dumper=ManifestDumper, sort_keys=False, width=120)
+            write_atomically(self.status_file, text.encode())
 
     def set_journal_aside(self, now: datetime) -> None:
         """Begin a new journal: failures of a run that asked for something else do not count."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from builders import a_run, an_approval, at
+from selftaught import manifests
 from selftaught.api.status import Phase, RunStatus
 from selftaught.errors import ManifestError
 from selftaught.local import workdir as workdir_module
@@ -29,6 +30,12 @@ def test_the_status_is_read_as_it_was_written(workdir: Workdir) -> None:
 def test_the_status_file_is_a_manifest(workdir: Workdir) -> None:
     workdir.write_status(a_run())
     assert workdir.status_file.read_text().startswith("apiVersion: selftaught.dev/v1alpha1\nkind: SelfTaughtRun\n")
+
+
+def test_the_status_file_can_be_run_again(workdir: Workdir) -> None:
+    run = a_run(training={"learningRate": "5e-4"})
+    workdir.write_status(run)
+    assert manifests.load([workdir.status_file]).run.spec == run.spec
 
 
 def test_no_status_yet(workdir: Workdir) -> None:
