@@ -2,9 +2,10 @@
 
     python hack/bench_sampling.py [--cache DIR] [--parts smollm2,micro,adaptive] [--repeats 3] [--json FILE]
 
-Each repeat measures both sides one after the other in this process, each with an engine of the same settings that was
-started for it (starts are not counted); the ratio is the median over the repeats. Models are made below the cache
-folder once: SmolLM2 from its package, the micro world by training its seed. Traffic: none but files.
+Each repeat measures both sides one after the other in this process, each going first in turn, with an engine of the
+same settings that was started for it (starts are not counted); the ratio is the median over the repeats. Models are
+made below the cache folder once: SmolLM2 from its package, the micro world by training its seed. Traffic: none but
+files.
 """
 
 import argparse
@@ -180,15 +181,22 @@ def micro(cache: Path) -> World:
 def compare(world: World, repeats: int) -> list[dict[str, Any]]:
     """Stages beside a bare engine."""
     figures: dict[str, list[tuple[Side, Side]]] = {"generate": [], "judge": []}
-    for _ in range(repeats):
+    asked: dict[str, list[Request]] = {}
+    for repeat in range(repeats):
         with tempfile.TemporaryDirectory() as directory:
             store = Store(Path(directory))
             write(store.folder(INSTRUCTIONS), Stage.SELECT, world.instructions)
-            ours, requests = sample(world, store, generate_config(world))
-            figures["generate"].append((ours, bare(world, requests)))
-            write(store.folder(PAIRS), Stage.GENERATE, made_pairs(world, store))
-            ours, requests = sample(world, store, judge_config(world, JudgingStrategy.FIXED, world.samples))
-            figures["judge"].append((ours, bare(world, requests)))
+            for stage, sides in figures.items():
+                if stage == "judge":
+                    write(store.folder(PAIRS), Stage.GENERATE, made_pairs(world, store))
+                config = (
+                    generate_config(world)
+                    if stage == "generate"
+                    else judge_config(world, JudgingStrategy.FIXED, world.samples)
+                )
+                other = bare(world, asked[stage]) if repeat % 2 else None  # each goes first in turn
+                ours, asked[stage] = sample(world, store, config)
+                sides.append((ours, other or bare(world, asked[stage])))
     rows = []
     for stage, sides in figures.items():
         ours, other = sides[0]
