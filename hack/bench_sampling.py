@@ -291,7 +291,10 @@ def sample(world: World, store: Store, config: GenerateConfig | JudgeConfig) -> 
 
 
 def bare(world: World, requests: Sequence[Request]) -> Side:
-    """The same requests through `LLM.generate`; second calls, which need the first ones' answers, as a second batch."""
+    """The same requests through `LLM.generate`, each message put through the chat template once.
+
+    Second calls, which need the first ones' answers, are a second batch.
+    """
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt
 
@@ -302,7 +305,6 @@ def bare(world: World, requests: Sequence[Request]) -> Side:
     second = [request for request in requests if request.id.endswith(f"/{generate.MODIFY}")]
     first = [request for request in requests if request not in second]
     for batch in filter(None, (first, second)):
-        prompts = [TokensPrompt(prompt_token_ids=chat_tokens(tokenizer, request.message)) for request in batch]
         parameters = [
             SamplingParams(
                 temperature=request.sampling.temperature,
@@ -313,6 +315,8 @@ def bare(world: World, requests: Sequence[Request]) -> Side:
             for request in batch
         ]
         began, cpu_began = time.perf_counter(), time.process_time()
+        tokens = {message: chat_tokens(tokenizer, message) for message in {request.message for request in batch}}
+        prompts = [TokensPrompt(prompt_token_ids=tokens[request.message]) for request in batch]
         outputs = llm.generate(prompts, parameters, use_tqdm=False)
         side.seconds += time.perf_counter() - began
         side.cpu_seconds += time.process_time() - cpu_began
