@@ -52,7 +52,12 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
-                env={**os.environ, VOLUMES_VARIABLE: str(workdir.volumes), CACHE_VARIABLE: str(workdir.path / "cache")},
+                env={
+                    "OMP_WAIT_POLICY": "PASSIVE",
+                    **os.environ,
+                    VOLUMES_VARIABLE: str(workdir.volumes),
+                    CACHE_VARIABLE: str(workdir.path / "cache"),
+                },
                 start_new_session=True,
                 pass_fds=(lock,),
             )
