@@ -39,8 +39,8 @@ from selftaught.stages.served_model import chat_tokens, load_tokenizer
 from selftaught.stages.vllm_engine import VllmEngine, engine_arguments, shut_down
 
 KEY = "0" * 64
-INSTRUCTIONS = "pvc://work/instructions"
-PAIRS = "pvc://work/pairs"
+INSTRUCTIONS = "pvc://scratch/instructions"
+PAIRS = "pvc://scratch/pairs"
 TEXT = """\
 A reader asks what the difference is between a lake and a pond and how one could tell which of the two is near the
 village. Explain the difference in plain words, name the two signs that help most, and warn of what is often mistaken.
@@ -347,7 +347,7 @@ def generate_config(world: World) -> GenerateConfig:
         run="bench/bench",
         iteration=0,
         key=KEY,
-        output="pvc://work/generated",
+        output="pvc://scratch/generated",
         model=ModelSource(uri="pvc://models/bench"),
         engine=world.engine,
         prompts=world.prompts,
@@ -362,7 +362,7 @@ def judge_config(world: World, strategy: JudgingStrategy, samples: int) -> Judge
         run="bench/bench",
         iteration=1,
         key=KEY,
-        output=f"pvc://work/judged-{strategy}",
+        output=f"pvc://scratch/judged-{strategy}",
         model=ModelSource(uri="pvc://models/bench"),
         engine=world.engine,
         prompts=world.prompts,
@@ -373,7 +373,7 @@ def judge_config(world: World, strategy: JudgingStrategy, samples: int) -> Judge
 
 def made_pairs(world: World, store: Store) -> list[ResponsePair]:
     """What the generate stage has made; made-up ones where the model cannot write a modification."""
-    pairs = list(store.folder("pvc://work/generated").rows(ResponsePair))
+    pairs = list(store.folder("pvc://scratch/generated").rows(ResponsePair))
     return pairs or [
         ResponsePair(
             id=row.id,

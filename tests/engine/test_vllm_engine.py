@@ -246,7 +246,7 @@ def test_judging_with_the_real_engine_survives_a_kill(holder: EngineHolder, mode
 
     def context(folder: Path) -> StageContext:
         world = StubWorld(folder)
-        write_artifact(world.store.folder("pvc://work/pairs"), Stage.GENERATE, pairs)
+        write_artifact(world.store.folder("pvc://scratch/pairs"), Stage.GENERATE, pairs)
         return StageContext(
             store=world.store,
             shard=Shard(0, 1),
@@ -261,11 +261,11 @@ def test_judging_with_the_real_engine_survives_a_kill(holder: EngineHolder, mode
         run="lab/demo",
         iteration=1,
         key="a" * 64,
-        output="pvc://work/judgments",
+        output="pvc://scratch/judgments",
         model=ModelSource(uri="pvc://models/second"),
         engine=SETTINGS,
         prompts=load({"judge": "{{instruction}} {{response_a}} {{response_b}}"}),
-        pairs="pvc://work/pairs",
+        pairs="pvc://scratch/pairs",
         judging=Judging(samples_per_pair=6, sampling=Sampling(max_tokens=30), guided_verdict=True),
     )
 

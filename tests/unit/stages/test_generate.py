@@ -19,7 +19,7 @@ from stub_context import StubWorld, write_artifact
 from stub_engine import Reply, rng_of
 
 PROMPTS = load({"modify": "modify {{instruction}} answered {{response}}"})
-OUTPUT = "pvc://work/pairs"
+OUTPUT = "pvc://scratch/pairs"
 
 
 def reply(request: Request) -> Reply:
@@ -56,7 +56,7 @@ def config(**fields: object) -> GenerateConfig:
         "model": ModelSource(uri="pvc://models/seed"),
         "engine": EngineSettings(),
         "prompts": PROMPTS,
-        "instructions": "pvc://work/instructions",
+        "instructions": "pvc://scratch/instructions",
         "pairs": Pairs(sampling=Sampling(max_tokens=50)),
     }
     return GenerateConfig.model_validate(defaults | fields)
@@ -69,7 +69,7 @@ def a_world(folder: Path, instructions: list[str]) -> StubWorld:
         for number, text in enumerate(instructions)
     ]
     if instructions:
-        write_artifact(world.store.folder("pvc://work/instructions"), Stage.SELECT, reversed(rows))
+        write_artifact(world.store.folder("pvc://scratch/instructions"), Stage.SELECT, reversed(rows))
     return world
 
 
@@ -177,7 +177,7 @@ def test_pairs_of_each_iteration_have_their_own_names_and_texts(tmp_path: Path) 
     chosen = set()
     for iteration in (1, 2):
         world = a_world(tmp_path, ["fine"])
-        output = f"pvc://work/pairs-{iteration}"
+        output = f"pvc://scratch/pairs-{iteration}"
         generate.run(config(pairs=pairs, iteration=iteration, output=output), world.context())
         (pair,) = world.store.folder(output).rows(ResponsePair)
         assert (pair.id, pair.instruction_id) == (f"i000#r{iteration}", "i000")

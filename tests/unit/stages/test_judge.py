@@ -22,7 +22,7 @@ from selftaught.stages.engine import Request
 from stub_context import StubWorld, write_artifact
 from stub_engine import Reply, rng_of, verdict_reply
 
-OUTPUT = "pvc://work/judgments"
+OUTPUT = "pvc://scratch/judgments"
 SAMPLING = Sampling(max_tokens=100)
 FIXED = Judging(strategy=JudgingStrategy.FIXED, sampling=SAMPLING)
 ADAPTIVE = Judging(strategy=JudgingStrategy.ADAPTIVE, sampling=SAMPLING)
@@ -37,7 +37,7 @@ def config(judging: Judging = ADAPTIVE, **fields: object) -> JudgeConfig:
         "model": ModelSource(uri="pvc://models/seed"),
         "engine": EngineSettings(),
         "prompts": load({"judge": "I {{instruction}} A {{response_a}} B {{response_b}}"}),
-        "pairs": "pvc://work/pairs",
+        "pairs": "pvc://scratch/pairs",
         "judging": judging,
     }
     return JudgeConfig.model_validate(defaults | fields)
@@ -57,7 +57,7 @@ def pair(number: int, instruction: str = "") -> ResponsePair:
 def a_world(folder: Path, pairs: Sequence[ResponsePair] = ()) -> StubWorld:
     world = StubWorld(folder, {"seed": verdict_reply()})
     if pairs:
-        write_artifact(world.store.folder("pvc://work/pairs"), Stage.GENERATE, reversed(pairs))
+        write_artifact(world.store.folder("pvc://scratch/pairs"), Stage.GENERATE, reversed(pairs))
     return world
 
 
@@ -126,7 +126,7 @@ def test_every_sample_has_its_own_seed(tmp_path: Path) -> None:
     world = a_world(tmp_path, [pair(number) for number in range(5)])
     judge.run(config(FIXED), world.context())
     other = a_world(tmp_path, [pair(number) for number in range(5)])
-    judge.run(config(FIXED, iteration=2, output="pvc://work/other"), other.context())
+    judge.run(config(FIXED, iteration=2, output="pvc://scratch/other"), other.context())
     seeds = {request.seed for request in (*world.submitted, *other.submitted)}
     assert len(seeds) == 2 * 150
 
@@ -204,7 +204,7 @@ def test_kept_traces_are_as_long_as_random_correct_ones(tmp_path: Path) -> None:
 def test_a_pair_longer_than_the_context_is_dropped_once_per_order(tmp_path: Path) -> None:
     world = a_world(tmp_path, [pair(1, "long " * 3000), pair(2)])
     for judging in (FIXED, ADAPTIVE):
-        output = f"pvc://work/{judging.strategy}"
+        output = f"pvc://scratch/{judging.strategy}"
         result = judge.run(config(judging, output=output), world.context())
         assert result.dropped == {"TooLong": 2}
         dropped = sorted(row.id for row in world.store.folder(output).rows(Dropped, "dropped"))
