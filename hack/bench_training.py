@@ -310,10 +310,10 @@ def measure(case: Case, repeats: int) -> dict[str, list[Speed]]:
     """Speeds of each contestant, in turns."""
     speeds: dict[str, list[Speed]] = {name: [] for name in CONTESTANTS if not (case.large and name == KEPT)}
     for repeat in range(repeats):
-        for name in speeds:
+        for name, measured in speeds.items():
             speed = CONTESTANTS[name](case)
             print(f"  {case.name} {repeat}: {name}: {speed.wall:,.0f} tokens/s, {speed.cpu:,.0f} by cpu", flush=True)
-            speeds[name].append(speed)
+            measured.append(speed)
     return speeds
 
 
