@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from selftaught.api.outcomes import FailureRecord, ResultRecord
 from selftaught.api.placement import Engine as EngineSettings
 from selftaught.api.references import ModelSource
 from selftaught.api.results import Stage, StageResult
@@ -19,7 +20,7 @@ from selftaught.records import Example, Verdict
 from selftaught.stages.context import Shard, StageContext
 from selftaught.stages.engine import Engine
 from selftaught.stages.program import describe_failure
-from selftaught.stages.reporting import FailureRecord, ResultRecord, write_record
+from selftaught.stages.reporting import write_record
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -21,6 +21,7 @@ import pytest
 import tiny_llama
 import training_world as world
 from selftaught.api.judging import Lora, Parallelism, ParallelStrategy, Precision, Training
+from selftaught.api.outcomes import FailureRecord, ResultRecord
 from selftaught.api.references import ModelSource
 from selftaught.api.results import StageResult
 from selftaught.api.stage_config import TrainConfig
@@ -28,7 +29,6 @@ from selftaught.artifacts import Folder, Store
 from selftaught.errors import DataError, Interrupted, ModelError, ResourceError, StorageError
 from selftaught.records import Example
 from selftaught.stages import launch, models, train
-from selftaught.stages.reporting import FailureRecord, ResultRecord
 from selftaught.stages.training import checkpoints, export, session, state
 from selftaught.stages.training.batches import BatchPlan
 from selftaught.stages.training.model import load_model

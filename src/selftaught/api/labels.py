@@ -24,3 +24,6 @@ QUEUE_LABELS = (QUEUE_LABEL, "kueue.x-k8s.io/priority-class", "kueue.x-k8s.io/ma
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 JOB_INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+
+FOLDERS_ANNOTATION = f"{GROUP}/folders"
+"""On a Job that deletes checkpoints: their folders, one per line."""

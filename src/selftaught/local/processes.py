@@ -12,13 +12,14 @@ from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 
+from selftaught.api.outcomes import FailureRecord, ResultRecord
 from selftaught.api.results import Stage
 from selftaught.api.stage_config import StageConfig
 from selftaught.artifacts import write_atomically
 from selftaught.local.workdir import Workdir
 from selftaught.local.worker import StageJob
 from selftaught.stages.program import CACHE_VARIABLE, VOLUMES_VARIABLE
-from selftaught.stages.reporting import FailureRecord, ProgressRecord, ResultRecord, StageRecord
+from selftaught.stages.reporting import ProgressRecord, StageRecord
 
 STOP_SECONDS = 120.0
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from selftaught import manifests
 from selftaught.api.base import GROUP
+from selftaught.api.outcomes import FailureRecord, ResultRecord
 from selftaught.api.reasons import RETRY_ANNOTATION
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.stage_config import PromptTexts
@@ -29,7 +30,7 @@ from selftaught.loop.observed import AttemptProgress, Failure, FailureKind, Obse
 from selftaught.loop.planner import Plan, plan
 from selftaught.loop.retries import condition_reason
 from selftaught.loop.status import summarise
-from selftaught.stages.reporting import FailureRecord, ProgressRecord, ResultRecord
+from selftaught.stages.reporting import ProgressRecord
 
 SIGINT_EXIT_CODE = 130
 FAILED_EXIT_CODE = 1

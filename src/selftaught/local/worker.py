@@ -9,6 +9,7 @@ import sys
 import traceback
 
 from selftaught.api.base import ApiModel
+from selftaught.api.outcomes import ResultRecord
 from selftaught.api.stage_config import StageConfig
 from selftaught.stages.context import Shard
 from selftaught.stages.engine_holder import EngineHolder
@@ -20,7 +21,7 @@ from selftaught.stages.program import (
     private_stdout,
     run_stage,
 )
-from selftaught.stages.reporting import ProgressReporter, ResultRecord, write_record
+from selftaught.stages.reporting import ProgressReporter, write_record
 
 
 class StageJob(ApiModel):

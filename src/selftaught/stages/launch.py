@@ -19,9 +19,10 @@ from typing import TextIO
 from pydantic import TypeAdapter, ValidationError
 
 from selftaught.api.judging import Parallelism
+from selftaught.api.outcomes import FailureRecord, ResultRecord
 from selftaught.api.results import StageFailure
 from selftaught.errors import INTERRUPTED_EXIT_CODE, TRANSIENT_EXIT_CODE, ManifestError
-from selftaught.stages.reporting import FailureRecord, ProgressRecord, ResultRecord, StageRecord, write_record
+from selftaught.stages.reporting import ProgressRecord, StageRecord, write_record
 
 NODE_RANK_VARIABLE = "JOB_COMPLETION_INDEX"
 ADDRESS_VARIABLE, PORT_VARIABLE = "MASTER_ADDR", "MASTER_PORT"

@@ -13,7 +13,8 @@ from typing import TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
-from selftaught.api.results import MAX_RESULT_BYTES, Stage, StageFailure, StageResult
+from selftaught.api.outcomes import FailureRecord, ResultRecord
+from selftaught.api.results import Stage, StageFailure, StageResult
 from selftaught.api.stage_config import (
     CurateConfig,
     EvaluateConfig,
@@ -27,14 +28,7 @@ from selftaught.artifacts import Store
 from selftaught.errors import INTERRUPTED_EXIT_CODE, TRANSIENT_EXIT_CODE, ManifestError, SelfTaughtError
 from selftaught.stages import launch
 from selftaught.stages.context import EngineProvider, ProgressSink, Shard, StageContext
-from selftaught.stages.reporting import (
-    FailureRecord,
-    ProgressRecord,
-    ProgressReporter,
-    ResultRecord,
-    TerminalBar,
-    write_record,
-)
+from selftaught.stages.reporting import ProgressRecord, ProgressReporter, TerminalBar, write_record
 
 VOLUMES_VARIABLE = "SELFTAUGHT_VOLUMES"
 CACHE_VARIABLE = "SELFTAUGHT_CACHE"

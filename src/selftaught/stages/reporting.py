@@ -13,7 +13,8 @@ from typing import Annotated, Literal, TextIO
 from pydantic import Field
 
 from selftaught.api.base import ApiModel
-from selftaught.api.results import Stage, StageFailure, StageResult
+from selftaught.api.outcomes import FailureRecord, ResultRecord
+from selftaught.api.results import Stage
 
 REPORT_SECONDS = 0.5
 
@@ -40,21 +41,6 @@ class ProgressRecord(ApiModel):
     remaining_seconds: float | None = None
     """Estimate from this process's pace."""
     time: datetime
-
-
-class ResultRecord(ApiModel):
-    """A shard of a stage ended well."""
-
-    type: Literal["result"] = "result"
-    result: StageResult
-
-
-class FailureRecord(ApiModel):
-    """A shard of a stage failed."""
-
-    type: Literal["failure"] = "failure"
-    failure: StageFailure
-    exit_code: int
 
 
 StageRecord = Annotated[ProgressRecord | ResultRecord | FailureRecord, Field(discriminator="type")]

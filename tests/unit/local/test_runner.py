@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from builders import a_run, at
+from selftaught.api.outcomes import FailureRecord
 from selftaught.api.reasons import RETRY_ANNOTATION
 from selftaught.api.results import Stage, StageFailure
 from selftaught.api.run import SelfTaughtRun
@@ -17,7 +18,7 @@ from selftaught.local.workdir import Workdir
 from selftaught.loop.observed import FailureKind
 from selftaught.manifests import RunManifest
 from selftaught.stages.program import describe_failure
-from selftaught.stages.reporting import FailureRecord, ProgressRecord
+from selftaught.stages.reporting import ProgressRecord
 
 FAILED = RunStatus(
     restarts=3,

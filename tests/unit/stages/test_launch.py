@@ -3,10 +3,10 @@
 import pytest
 
 from selftaught.api.judging import Parallelism
+from selftaught.api.outcomes import FailureRecord, ResultRecord
 from selftaught.api.results import Stage, StageFailure, StageResult
 from selftaught.errors import ManifestError
 from selftaught.stages.launch import Placement, explanation, needed, placement
-from selftaught.stages.reporting import FailureRecord, ResultRecord
 
 
 @pytest.mark.parametrize(
