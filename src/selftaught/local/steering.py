@@ -11,10 +11,10 @@ from rich.console import Console
 from selftaught import manifests
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.spec import Approval, Decision
-from selftaught.api.status import IterationDecision
 from selftaught.errors import ManifestError, SelfTaughtError
 from selftaught.local.view import make_console, print_summary
 from selftaught.local.workdir import Workdir
+from selftaught.loop.approvals import awaiting
 from selftaught.loop.estimate import estimate, render
 
 RUNS = Path(".selftaught")
@@ -47,7 +47,7 @@ def decide(name: str, iteration: int, *, reject: bool, by: str, note: str) -> in
     """Record a decision on an iteration's checkpoint; a waiting run picks it up at once."""
     try:
         workdir, run = find_run(name)
-        waiting = [each.index for each in run.status.iterations if each.decision is IterationDecision.AWAITING_APPROVAL]
+        waiting = awaiting(run.status)
         if iteration not in waiting:
             which = f"iteration {waiting[0]} awaits approval" if waiting else "nothing awaits approval"
             raise ManifestError(f"--iteration {iteration}: {which} in {run.metadata.name}; see `selftaught status`")
