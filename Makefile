@@ -60,6 +60,18 @@ check: $(STAMP) ## Lint, types, architecture, unit tests (under 2 minutes)
 test: check verify ## Everything: check, verify, and the tests on real vLLM and real TRL
 	$(BIN)/pytest -q tests/engine
 
+.PHONY: cluster
+cluster: $(STAMP) ## Start a real Kubernetes on this machine, for tests (needs root and Go; the first time it builds: 10 minutes)
+	@$(BIN)/python -m hack.cluster up
+
+.PHONY: cluster-down
+cluster-down: ## End the test cluster and delete its state
+	@test ! -x $(BIN)/python || $(BIN)/python -m hack.cluster down
+
+.PHONY: test-cluster
+test-cluster: $(STAMP) ## The tests on a real Kubernetes (KUBECONFIG's, or else the test cluster, which stays up)
+	$(BIN)/pytest -q tests/cluster
+
 .PHONY: bench
 bench: $(STAMP) ## Measure the figures of docs/benchmarks.md
 	$(BIN)/python hack/bench_sampling.py
