@@ -173,9 +173,12 @@ class ProgressServer:
 
     async def start(self, host: str | None, port: int, context: ssl.SSLContext) -> int:
         """Listen; the port, which is chosen by the system if 0 was asked for. `host` None: on all addresses."""
-        self._runner = web.AppRunner(self.application(), access_log=None, keepalive_timeout=15.0)
+        # Compressed bodies are no reports, however small they make themselves.
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, keepalive_timeout=15.0, shutdown_timeout=1.0, auto_decompress=False
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=context, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, host, port, ssl_context=context)
         await site.start()
         return int(self._runner.addresses[0][1])
 
@@ -205,6 +208,8 @@ class ProgressServer:
                 report = parse_report(await request.read())  # raises 413
         except TimeoutError:
             return _refusal(408, "the body took too long")
+        except (web.RequestPayloadError, ConnectionError):
+            return _refusal(400, "the body cannot be read")
         except ReportError as error:
             return _refusal(400, str(error))
         if self._board.take(pod, identity.pod_uid, report, self._now()):
