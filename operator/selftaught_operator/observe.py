@@ -1,7 +1,7 @@
 """Jobs and pods → attempts, as the planner knows them. Pure: no reads, no clock."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,6 +38,13 @@ class Children:
         return Children(
             tuple(job for job in self.jobs if job.run_uid != run_uid),
             tuple(pod for pod in self.pods if pod.run_uid != run_uid),
+        )
+
+    def without(self, uids: Container[str]) -> "Children":
+        """Those that are not among the uids."""
+        return Children(
+            tuple(job for job in self.jobs if job.uid not in uids),
+            tuple(pod for pod in self.pods if pod.uid not in uids),
         )
 
     @property

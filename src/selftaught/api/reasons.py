@@ -34,10 +34,15 @@ class Reason(StrEnum):
     QUEUE_DEADLINE_EXCEEDED = "QueueDeadlineExceeded"
     """Failed: a stage waited longer than `deadlines.queueSeconds`."""
 
+    INVALID_SPEC = "InvalidSpec"
+    """Failed: the spec cannot be read, or cannot work on a cluster."""
+
     STARTING = "Starting"
     """A stage is being started."""
     PENDING = "Pending"
     """A stage has been started and does not run yet."""
+    PROMPTS_UNUSABLE = "PromptsUnusable"
+    """The templates that the spec names are absent or wrong."""
     QUEUED = "Queued"
     """A stage waits for admission."""
     RUNNING = "Running"

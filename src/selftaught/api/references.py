@@ -20,6 +20,13 @@ class SecretKeyRef(ApiModel):
     """Key in the Secret."""
 
 
+class SecretRef(ApiModel):
+    """A Secret in the run's namespace; only pods read it, the operator never does."""
+
+    name: ResourceName
+    """Name of the Secret."""
+
+
 class ConfigMapRef(ApiModel):
     """A ConfigMap in the run's namespace."""
 

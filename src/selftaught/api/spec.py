@@ -10,7 +10,7 @@ from selftaught.api.base import ApiModel, DecimalString, RatioString, Uri
 from selftaught.api.instructions import Instructions, Pairs
 from selftaught.api.judging import Evaluation, Judging, Prompts, Training
 from selftaught.api.placement import Stages
-from selftaught.api.references import Judge
+from selftaught.api.references import Judge, SecretRef
 
 
 class Stopping(ApiModel):
@@ -94,6 +94,8 @@ class Storage(ApiModel):
 
     uri: Uri
     """A folder on a volume (`pvc://claim/path`), in an object store, or (local runs) `file:///path`."""
+    credentials_secret_ref: SecretRef | None = None
+    """A Secret whose keys become environment variables of the pods, such as `AWS_ACCESS_KEY_ID`."""
     checkpoints: CheckpointRetention = CheckpointRetention()
     """Which checkpoints stay."""
 

@@ -1,0 +1,55 @@
+"""What is remembered of a run between passes. All of it can be found again, so a restart loses nothing."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from selftaught.api.stage_config import PromptTexts
+from selftaught.api.status import RunStatus
+from selftaught.artifacts import Manifest
+from selftaught.loop.observed import AttemptProgress
+from selftaught_operator.observe import Children
+
+
+class Watched(Protocol):
+    """What the watches have seen, and what pods have told."""
+
+    def children(self, namespace: str, run: str) -> Children:
+        """Jobs and pods with the label of a run."""
+        ...
+
+    def progress(self, namespace: str, job: str, pods: int) -> AttemptProgress | None:
+        """What the pods of a Job told."""
+        ...
+
+
+@dataclass
+class Memory:
+    """Of one run."""
+
+    prompts: PromptTexts | None = None
+    ledger: dict[str, Manifest] = field(default_factory=dict)
+    """Finished stages that were seen, so that a deleted Job is not asked for again."""
+    pruned: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    """UIDs of Jobs and pods that the watches still show and that do not exist."""
+    checked_at: datetime | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    """Starts that the cluster refused, by name, and its words."""
+    written_at: datetime | None = None
+    _written: RunStatus | None = None
+    _version: str = ""
+    _superseded: set[str] = field(default_factory=set)
+
+    def wrote(self, status: RunStatus, *, on: str, version: str, now: datetime) -> None:
+        """A status was written on one resource version and gave another."""
+        self._superseded.add(on)
+        self._written, self._version, self.written_at = status, version, now
+
+    def newest(self, status: RunStatus, version: str) -> tuple[RunStatus, str]:
+        """The newest status and its resource version, given the one that the watch shows, which may lag behind."""
+        if self._written is not None and version in self._superseded:
+            return self._written, self._version
+        self._written = None
+        self._superseded.clear()
+        return status, version

@@ -1,0 +1,307 @@
+"""One pass for one run: observe → plan → status → apply. Safe to be killed between any two requests.
+
+The status is written before anything is started (ADR 7), so an attempt is known before its Job exists; Jobs have
+deterministic names, so a pass that sees too little can only try to create what exists.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from selftaught.api.labels import RUN_UID_LABEL
+from selftaught.api.reasons import Reason
+from selftaught.api.results import Stage
+from selftaught.api.run import Metadata, SelfTaughtRun
+from selftaught.api.stage_config import PromptTexts
+from selftaught.api.status import ConditionType, RunStatus
+from selftaught.errors import ManifestError
+from selftaught.judging.prompts import BUILT_IN
+from selftaught.loop.approvals import approvals_of
+from selftaught.loop.configs import stage_config
+from selftaught.loop.observed import AttemptState, Observed
+from selftaught.loop.outcome import Failed
+from selftaught.loop.planner import Plan, Waiting, plan
+from selftaught.loop.retries import condition_reason, reopened
+from selftaught.loop.status import summarise
+from selftaught_operator.cluster import Cluster, RefusedError
+from selftaught_operator.jobs import Object, folder_job, folder_job_name, pods_service, stage_job
+from selftaught_operator.memory import Memory, Watched
+from selftaught_operator.notes import notes_of
+from selftaught_operator.observe import attempts_of
+from selftaught_operator.prompts import load_prompts
+from selftaught_operator.settings import Settings
+from selftaught_operator.unreadable import status_of_unreadable
+
+STUCK_SECONDS = 5.0
+"""A Job that has been without pods for so long is asked about."""
+
+SHOWN = ("apiVersion", "kind", "metadata", "spec", "status")
+MINOR_FIELDS: Any = {"usage": True, "stages": {"__all__": {"running_seconds", "state", "start_time", "message"}}}
+"""Of an iteration. A stage's state changes from Pending to Running without anybody having to act."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """When to look again; `rest`: not before something changes."""
+
+    at: datetime | None = None
+    rest: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """A status that was written, for whoever counts."""
+
+    run: SelfTaughtRun
+    before: RunStatus
+    after: RunStatus
+    time: datetime
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """Makes passes."""
+
+    cluster: Cluster
+    watched: Watched
+    settings: Settings
+    told: Callable[[Told], None] = lambda _: None
+    prepare: Callable[[str], Awaitable[None]] | None = None
+    """Makes a namespace ready for pods that tell progress."""
+
+    async def reconcile(self, body: Mapping[str, Any], memory: Memory, now: datetime) -> Next:
+        """One pass. Raises StaleError if the run has changed meanwhile, GoneError if it is gone, ApiError."""
+        version = str(body["metadata"]["resourceVersion"])
+        try:
+            run = SelfTaughtRun.model_validate({key: body[key] for key in SHOWN if key in body})
+        except ValidationError as error:
+            return await self._tell_unreadable(body, version, error, now)
+        if condition_reason(run.status, ConditionType.FAILED) == Reason.INVALID_SPEC:
+            run = run.model_copy(update={"status": reopened(run.status)})
+        status, version = memory.newest(run.status, version)
+        run = run.model_copy(update={"status": status})
+        return await Pass(self, run, version, memory, now).go()
+
+    async def _tell_unreadable(
+        self, body: Mapping[str, Any], version: str, error: ValidationError, now: datetime
+    ) -> Next:
+        status = status_of_unreadable(body, error, now)
+        if status is not None:
+            await self.cluster.write_status(Metadata.model_validate(body["metadata"]), version, status)
+        return Next(rest=True)
+
+
+class Pass:
+    """One pass over one run."""
+
+    def __init__(self, reconciler: Reconciler, run: SelfTaughtRun, version: str, memory: Memory, now: datetime) -> None:
+        self._cluster = reconciler.cluster
+        self._watched = reconciler.watched
+        self._settings = reconciler.settings
+        self._told = reconciler.told
+        self._prepare = reconciler.prepare
+        self._run = run
+        self._version = version
+        self._memory = memory
+        self._now = now
+        self._namespace = run.metadata.namespace
+        found = reconciler.watched.children(self._namespace, run.metadata.name).without(memory.gone)
+        self._children = found.of(run.metadata.uid)
+        self._foreign = found.foreign(run.metadata.uid)
+
+    async def go(self) -> Next:
+        """Observe, plan, tell, act."""
+        try:
+            prompts = await self._prompts()
+        except ManifestError as error:
+            return await self._hold(Reason.PROMPTS_UNUSABLE, str(error))
+        if self._foreign.jobs or any(pod.alive for pod in self._foreign.pods):
+            for job in self._foreign.jobs:
+                if not job.deleting:
+                    await self._cluster.delete_job(self._namespace, job.name, job.uid)
+            return await self._hold(Reason.PENDING, "what an earlier run of this name left is being deleted")
+        await self._check_what_was_seen()
+        observed = await self._observe(prompts)
+        decided, bodies = self._bodies(plan(self._run, observed, self._now), observed)
+        decided = self._with_refusals(decided)
+        status = summarise(self._run, observed, decided, self._now)
+        later = await self._tell(status, urgent=bool(decided.start or decided.stop or decided.prune))
+        await self._stop(decided)
+        await self._prune(decided)
+        refused = await self._create(bodies)
+        if refused:
+            status = summarise(self._run, observed, self._with_refusals(decided), self._now)
+            await self._tell(status, urgent=True)
+        return await self._next(decided, observed, later, refused=refused)
+
+    async def _prompts(self) -> PromptTexts:
+        """Templates, frozen when the run was first seen. Raises ManifestError."""
+        if self._memory.prompts is None:
+            self._memory.prompts = await load_prompts(self._cluster, self._run)
+        return self._memory.prompts
+
+    async def _hold(self, reason: Reason, message: str) -> Next:
+        """Tell why nothing can be started, and look again soon."""
+        observed = Observed(prompts=self._memory.prompts or BUILT_IN, previous=self._run.status)
+        decided = plan(self._run, observed, self._now)
+        if decided.outcome is None:
+            decided = replace(decided, start=(), waiting=Waiting(reason, message))
+        await self._tell(summarise(self._run, observed, decided, self._now), urgent=True)
+        return Next(at=self._now + timedelta(seconds=self._settings.retry_seconds), rest=decided.outcome is not None)
+
+    async def _check_what_was_seen(self) -> None:
+        """Now and then, ask whether what seems to be at work exists: a watch that was cut tells of no deletion."""
+        checked = self._memory.checked_at or self._now
+        self._memory.checked_at = checked
+        if (self._now - checked).total_seconds() < self._settings.resync_seconds:
+            return
+        self._memory.checked_at = self._now
+        for job in self._children.jobs:
+            if job.end is None and not await self._cluster.job_exists(self._namespace, job.name, job.uid):
+                self._memory.gone.add(job.uid)
+        for pod in self._children.pods:
+            if pod.alive and not await self._cluster.pod_exists(self._namespace, pod.name, pod.uid):
+                self._memory.gone.add(pod.uid)
+        self._children = self._children.without(self._memory.gone)
+
+    async def _observe(self, prompts: PromptTexts) -> Observed:
+        words = await self._words_of_stuck_jobs()
+        attempts = attempts_of(
+            self._children, lambda job, pods: self._watched.progress(self._namespace, job, pods), words
+        )
+        approvals, _ = approvals_of(self._run.metadata.annotations)
+        observed = Observed(
+            prompts=prompts,
+            attempts=attempts,
+            ledger=dict(self._memory.ledger),
+            approvals=approvals,
+            previous=self._run.status,
+            pruned=frozenset(self._pruned()),
+        )
+        self._memory.ledger.update(observed.finished())
+        return observed
+
+    def _pruned(self) -> set[str]:
+        """Folders that are known to be deleted."""
+        for job in self._children.cleaners:
+            if job.end is not None and job.end.complete:
+                self._memory.pruned.update(job.folders)
+        told = [iteration.checkpoint for iteration in self._run.status.iterations]
+        self._memory.pruned.update(each.uri for each in told if each is not None and each.pruned)
+        return self._memory.pruned
+
+    async def _words_of_stuck_jobs(self) -> dict[str, str]:
+        """One read for each Job that has no pods and should: what holds it is said by Kueue, or in its Events."""
+        with_pods = {pod.job for pod in self._children.pods}
+        words: dict[str, str] = {}
+        for job in self._children.jobs:
+            age = (self._now - job.created).total_seconds()
+            if job.end is not None or job.deleting or job.name in with_pods or age < STUCK_SECONDS:
+                continue
+            ask = self._cluster.queue_words if job.suspended else self._cluster.warning
+            words[job.name] = await ask(self._namespace, job.uid)
+        return words
+
+    def _bodies(self, decided: Plan, observed: Observed) -> tuple[Plan, tuple[Object, ...]]:
+        """The objects to create. What cannot run on any cluster ends the run instead."""
+        bodies: list[Object] = []
+        try:
+            for start in decided.start:
+                config = stage_config(self._run, start.stage, start.iteration, start.attempt, observed)
+                if start.stage is Stage.TRAIN and self._run.spec.training.parallelism.nodes > 1:
+                    bodies.append(pods_service(self._run))
+                bodies.append(stage_job(self._run, start, config, self._settings))
+        except ManifestError as error:
+            return replace(decided, start=(), outcome=Failed(Reason.INVALID_SPEC, str(error))), ()
+        return decided, tuple(bodies)
+
+    def _with_refusals(self, decided: Plan) -> Plan:
+        """The plan, with what the cluster said when it refused the same start before."""
+        for start in decided.start:
+            if (words := self._memory.refused.get(start.name)) is not None:
+                return replace(decided, waiting=Waiting(Reason.PENDING, f"{start.name} cannot be created: {words}"))
+        return decided
+
+    async def _tell(self, status: RunStatus, *, urgent: bool) -> datetime | None:
+        """Write the status if it differs; when it may be written if it only tells progress and it is too early."""
+        before = self._run.status
+        if status == before:
+            return None
+        last = self._memory.written_at
+        if last is not None and not urgent and is_minor(before, status):
+            earliest = last + timedelta(seconds=self._settings.status_seconds)
+            if self._now < earliest:
+                return earliest
+        version = await self._cluster.write_status(self._run.metadata, self._version, status)
+        self._memory.wrote(status, on=self._version, version=version, now=self._now)
+        self._version = version
+        self._run = self._run.model_copy(update={"status": status})
+        self._told(Told(self._run, before, status, self._now))
+        for note in notes_of(before, status):
+            await self._cluster.emit(self._run.metadata, note, self._now)
+        return None
+
+    async def _stop(self, decided: Plan) -> None:
+        uids = {job.name: job.uid for job in self._children.jobs}
+        for attempt in decided.stop:
+            if attempt.name in uids:
+                await self._cluster.delete_job(self._namespace, attempt.name, uids[attempt.name])
+
+    async def _prune(self, decided: Plan) -> None:
+        """Start a Job that deletes folders, one at a time."""
+        if decided.prune and all(job.end is not None for job in self._children.cleaners):
+            name = folder_job_name(self._run, decided.prune)
+            if all(job.name != name for job in self._children.cleaners):
+                await self._cluster.create(folder_job(self._run, decided.prune, self._settings))
+
+    async def _create(self, bodies: tuple[Object, ...]) -> bool:
+        """Create what is to be started; whether the cluster refused."""
+        if bodies and self._prepare is not None:
+            await self._prepare(self._namespace)
+        for body in bodies:
+            try:
+                await self._cluster.create(body)
+            except RefusedError as error:
+                name = bodies[-1]["metadata"]["name"]
+                known = self._memory.refused.get(name)
+                self._memory.refused = {name: str(error)}
+                return known != str(error)
+        self._memory.refused = {}
+        return False
+
+    async def _next(self, decided: Plan, observed: Observed, later: datetime | None, *, refused: bool) -> Next:
+        resync = self._now + timedelta(seconds=self._settings.resync_seconds)
+        soon = self._now + timedelta(seconds=self._settings.retry_seconds)
+        ended = decided.outcome is not None and not observed.alive and not decided.start
+        if ended and later is None:
+            return await self._after_the_end(resync)
+        waits = any(attempt.state is not AttemptState.RUNNING for attempt in observed.alive)
+        again = soon if refused or self._memory.refused or waits else None
+        return Next(at=min(time for time in (decided.look_again, later, resync, again) if time is not None))
+
+    async def _after_the_end(self, resync: datetime) -> Next:
+        """What is left to do for a run that has ended: see deletions through, delete Jobs when their time is over."""
+        if any(job.end is None for job in self._children.cleaners):
+            return Next(at=resync)
+        ttl, end = self._run.spec.ttl_seconds_after_finished, self._run.status.completion_time
+        if ttl is None or end is None or not self._children.jobs:
+            return Next(rest=True)
+        due = end + timedelta(seconds=ttl)
+        if self._now < due:
+            return Next(at=due)
+        await self._cluster.delete_jobs(self._namespace, f"{RUN_UID_LABEL}={self._run.metadata.uid}")
+        return Next(rest=True)
+
+
+def is_minor(before: RunStatus, after: RunStatus) -> bool:
+    """Whether two statuses tell the same but for how far the running stage is."""
+    return told_of(before) == told_of(after)
+
+
+def told_of(status: RunStatus) -> dict[str, Any]:
+    """A status without what only tells how far the running stage is."""
+    minor: Any = {"progress": True, "usage": True, "summary": {"progress"}, "iterations": {"__all__": MINOR_FIELDS}}
+    return status.model_dump(exclude=minor)
