@@ -17,7 +17,7 @@ from selftaught_operator.handlers import watch
 from selftaught_operator.health import HealthServer
 from selftaught_operator.leadership import LeadershipLostError, lead
 from selftaught_operator.metrics import Metrics
-from selftaught_operator.passes import Passes
+from selftaught_operator.passes import Body, Passes
 from selftaught_operator.pods import CA_CONFIG_MAP, CA_KEY
 from selftaught_operator.progress import ProgressServer
 from selftaught_operator.reconcile import Reconciler
@@ -39,7 +39,7 @@ class Operator:
         self._settings = settings
         self._board = ProgressBoard()
         self._views = Views(self._board)
-        self._metrics = Metrics(lambda: self._passes.bodies())
+        self._metrics = Metrics(self._bodies)
         self._transport = ApiTransport(client, self._metrics.requested)
         self._cluster = Cluster(self._transport)
         reconciler = Reconciler(self._cluster, self._views, settings, self._metrics.told, self._authority)
@@ -49,6 +49,9 @@ class Operator:
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
         self._leading = False
+
+    def _bodies(self) -> tuple[Body, ...]:
+        return self._passes.bodies()
 
     async def run(self) -> None:
         """Work until SIGTERM. Raises LeadershipLostError, ApiError."""
@@ -141,7 +144,7 @@ async def operate(settings: Settings) -> None:
     try:
         await Operator(client, settings).run()
     finally:
-        await client.close()
+        await client.close()  # type: ignore[no-untyped-call]
 
 
 def main() -> None:

@@ -95,6 +95,24 @@ def stage(
     sys.exit(program.main(Stage(name), config, shard, debug=debug))
 
 
+@app.command(hidden=True)
+def prune(folders: Annotated[list[str], typer.Argument(help="URIs of folders.")]) -> None:
+    """Delete folders of checkpoints: what the operator's pods do for `storage.checkpoints`."""
+    import os
+
+    from selftaught.artifacts import Store
+    from selftaught.errors import SelfTaughtError
+
+    store = Store(Path(os.environ.get("SELFTAUGHT_VOLUMES", "/volumes")))
+    try:
+        for uri in folders:
+            store.folder(uri).remove()
+            print(f"deleted {uri}")
+    except SelfTaughtError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
 @app.command()
 def crd() -> None:
     """Print the CustomResourceDefinition."""
