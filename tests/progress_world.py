@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import selectors
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -47,7 +48,8 @@ class ProgressWorld:
 
     def __post_init__(self) -> None:
         self.token_file, self.ca_file = self.folder / "token", self.folder / "ca.crt"
-        self.loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        self.loop = asyncio.SelectorEventLoop(self._selector)
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.token_file.write_text(token() + "\n", "utf-8")
@@ -86,6 +88,9 @@ class ProgressWorld:
 
     def close(self) -> None:
         self.stop()
+        # All connections are closed when the loop listens to nothing but itself.
+        assert eventually(lambda: len(self._selector.get_map()) == 1)
+        self.call(asyncio.sleep(0))
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

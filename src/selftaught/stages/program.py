@@ -14,7 +14,7 @@ from typing import TextIO
 from pydantic import TypeAdapter, ValidationError
 
 from selftaught.api.outcomes import FailureRecord, ResultRecord
-from selftaught.api.results import Stage, StageFailure, StageResult
+from selftaught.api.results import MAX_RESULT_BYTES, Stage, StageFailure, StageResult
 from selftaught.api.stage_config import (
     CurateConfig,
     EvaluateConfig,
@@ -28,6 +28,7 @@ from selftaught.artifacts import Store
 from selftaught.errors import INTERRUPTED_EXIT_CODE, TRANSIENT_EXIT_CODE, ManifestError, SelfTaughtError
 from selftaught.stages import launch
 from selftaught.stages.context import EngineProvider, ProgressSink, Shard, StageContext
+from selftaught.stages.pushing import Pusher
 from selftaught.stages.reporting import ProgressRecord, ProgressReporter, TerminalBar, write_record
 
 VOLUMES_VARIABLE = "SELFTAUGHT_VOLUMES"
@@ -134,8 +135,12 @@ def main(stage: Stage, config_path: Path, shard_index: int, *, debug: bool) -> i
     on_terminal = sys.stderr.isatty()
     output = private_stdout()
     bar = TerminalBar() if on_terminal else None
+    # Of the processes of a training, the first reports, and it alone; their launchers report nothing themselves.
+    pusher = Pusher.of()
 
     def emit(record: ProgressRecord) -> None:
+        if pusher is not None:
+            pusher.push(record)
         if bar is not None:
             bar.emit(record)
         else:
@@ -177,7 +182,10 @@ def main(stage: Stage, config_path: Path, shard_index: int, *, debug: bool) -> i
         holder.close()
         if bar is not None:
             bar.stop()
-    return finish(record, output, on_terminal=on_terminal)
+    code = finish(record, output, on_terminal=on_terminal)
+    if pusher is not None:
+        pusher.close()
+    return code
 
 
 def finish(record: ResultRecord | FailureRecord, output: TextIO, *, on_terminal: bool) -> int:

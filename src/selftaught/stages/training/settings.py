@@ -48,7 +48,7 @@ def sft_config(training: Training, plan: BatchPlan, processes: Processes, scratc
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to="none",  # transformers adds Kubeflow's where the environment names its receiver
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=False,

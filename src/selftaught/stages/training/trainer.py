@@ -7,9 +7,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback
+from transformers.integrations import KubeflowCallback
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from selftaught.stages.training.background import BackgroundCallback
 from selftaught.stages.training.batches import BatchPlan
 from selftaught.stages.training.rows import IGNORED, TokenRow
 
@@ -85,6 +87,8 @@ class JudgeTrainer(SFTTrainer):  # type: ignore[misc]
         shown = Table.from_list([{"input_ids": list(rows[0].input_ids), "labels": rows[0].labels}])
         super().__init__(train_dataset=shown, **arguments)
         self.remove_callback(PrinterCallback)
+        if (reports := self.pop_callback(KubeflowCallback)) is not None:
+            self.add_callback(BackgroundCallback(reports))
         self._planned_rows = PlannedRows(rows)
         self._planned_batches = PlannedBatches(plan, rank)
         self._after_step = after_step
