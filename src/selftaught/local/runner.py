@@ -18,11 +18,12 @@ from selftaught.api.run import SelfTaughtRun
 from selftaught.api.stage_config import PromptTexts
 from selftaught.api.status import ConditionType, RunStatus
 from selftaught.artifacts import Manifest
+from selftaught.display.outcome import make_console
 from selftaught.errors import PERMANENT_EXIT_CODE, ManifestError, SelfTaughtError
 from selftaught.judging import prompts
 from selftaught.local.journal import Journal
 from selftaught.local.processes import Exited, Message, Processes
-from selftaught.local.view import View, make_console, print_summary
+from selftaught.local.view import View, print_summary
 from selftaught.local.workdir import Workdir
 from selftaught.loop.configs import stage_config
 from selftaught.loop.keys import run_folder

@@ -11,8 +11,9 @@ from rich.console import Console
 from selftaught import manifests
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.spec import Approval, Decision
+from selftaught.display.outcome import make_console
 from selftaught.errors import ManifestError, SelfTaughtError
-from selftaught.local.view import make_console, print_summary
+from selftaught.local.view import print_summary
 from selftaught.local.workdir import Workdir
 from selftaught.loop.approvals import awaiting
 from selftaught.loop.estimate import estimate, render

@@ -11,13 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from selftaught.api.run import SelfTaughtRun
-from selftaught.api.status import IterationDecision, Phase, StageState
-from selftaught.local.table import accuracy, duration, iteration_table
+from selftaught.api.status import Phase, StageState
+from selftaught.display.outcome import PHASE_STYLES, approval_question, print_outcome, stage_name
+from selftaught.display.table import accuracy, duration, iteration_table
 from selftaught.local.workdir import Workdir
 from selftaught.stages.reporting import ProgressRecord
 
 LINE_SECONDS = 15.0
-PHASE_STYLES = {Phase.COMPLETE: "green", Phase.FAILED: "red", Phase.AWAITING_APPROVAL: "yellow"}
+COMMAND = "selftaught"
 
 
 class View:
@@ -78,7 +79,7 @@ class View:
                         text += f": {stage.message}"
                     self._say_once(f"{iteration.index}/{stage.name}/{stage.attempts}/{stage.state}", text)
 
-        if (question := approval_question(run)) is not None:
+        if (question := approval_question(run, COMMAND)) is not None:
             self._say_once(question, question)
 
     def _say_once(self, key: str, text: str) -> None:
@@ -86,19 +87,6 @@ class View:
             self._said.add(key)
             self._last_line = time.monotonic()
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def make_console() -> Console:
-    """A console that, in a log file, is wide enough for the table."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
-
-
-def stage_name(iteration: int, stage: str) -> str:
-    """A stage as people call it."""
-    if iteration == 0:
-        return "evaluate the seed" if stage == "evaluate" else stage
-    return f"iteration {iteration}: {stage}"
 
 
 def pace(record: ProgressRecord) -> str:
@@ -135,40 +123,17 @@ def render(run: SelfTaughtRun, progress: ProgressRecord | None, width: int) -> R
         parts.append(bar)
     elif status.phase is Phase.RUNNING and status.summary.stage:
         parts.append(Text(f"{status.summary.stage}: starting", style="dim"))
-    elif (question := approval_question(run)) is not None:
+    elif (question := approval_question(run, COMMAND)) is not None:
         parts.append(Text(question, style="yellow"))
     elif status.summary.reason:
         parts.append(Text(status.summary.reason, style="dim"))
     return Group(*parts)
 
 
-def approval_question(run: SelfTaughtRun) -> str | None:
-    """What to type when a person must decide."""
-    for iteration in run.status.iterations:
-        if iteration.decision is IterationDecision.AWAITING_APPROVAL:
-            command = f"selftaught approve {run.metadata.name} --iteration {iteration.index}"
-            return f"iteration {iteration.index} awaits a decision: {command}   (or the same with --reject)"
-    return None
-
-
 def print_summary(console: Console, run: SelfTaughtRun, workdir: Workdir) -> None:
     """The table at the end, the outcome, and where things lie."""
-    status = run.status
-    if status.iterations:
-        console.print(iteration_table(run, console.width))
-    style = PHASE_STYLES.get(status.phase, "cyan")
-    reason = status.summary.reason
-    console.print(Text.assemble((str(status.phase), f"bold {style}"), f"  {reason}" if reason else ""), soft_wrap=True)
-    if (question := approval_question(run)) is not None:
-        console.print(question, soft_wrap=True)
-    if status.best is not None:
-        best = status.best
-        where = workdir.store().folder(best.checkpoint.uri).local_path if best.checkpoint else "the seed model"
-        label = "seed" if best.iteration == 0 else f"iteration {best.iteration}"
-        console.print(
-            f"best judge: {label}, {best.accuracy} on {best.benchmark}: {where}", highlight=False, soft_wrap=True
-        )
-    if status.start_time and status.completion_time:
-        took = duration((status.completion_time - status.start_time).total_seconds())
-        console.print(f"took {took}, {status.usage.output_tokens:,} tokens generated", highlight=False)
+    best = run.status.best
+    checkpoint = best.checkpoint if best is not None else None
+    where = str(workdir.store().folder(checkpoint.uri).local_path) if checkpoint is not None else "the seed model"
+    print_outcome(console, run, command=COMMAND, best_at=where)
     console.print(f"status: {workdir.status_file}", highlight=False, soft_wrap=True)

@@ -19,7 +19,7 @@ from selftaught.api.status import (
     Summary,
     UsageStatus,
 )
-from selftaught.local.table import columns_of, duration, fitting
+from selftaught.display.table import columns_of, duration, fitting
 from selftaught.local.view import View, print_summary, render
 from selftaught.local.workdir import Workdir
 from selftaught.stages.reporting import ProgressRecord

@@ -28,7 +28,12 @@ class Column:
 
 def iteration_table(run: SelfTaughtRun, width: int) -> Table:
     """Accuracy, kept examples, tokens and time per judge, no wider than `width` unless even the least is wider."""
-    columns = fitting(columns_of(run), width)
+    return table_of(columns_of(run), width)
+
+
+def table_of(columns: tuple[Column, ...], width: int) -> Table:
+    """The columns that fit, as a table without lines."""
+    columns = fitting(columns, width)
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
@@ -49,7 +54,7 @@ def columns_of(run: SelfTaughtRun) -> tuple[Column, ...]:
     """All columns; the deciding benchmark comes first among the benchmarks."""
     iterations = run.status.iterations
     scores = [run.status.baseline if iteration.index == 0 else iteration.scores for iteration in iterations]
-    names = list(dict.fromkeys(score.benchmark for row in scores for score in row if "/" not in score.benchmark))
+    names = benchmarks_of(run)
     by_name = [{score.benchmark: score for score in row} for row in scores]
     first = [row.get(names[0]) if names else None for row in by_name]
     return (
@@ -85,6 +90,12 @@ def count(number: int) -> str:
 def short(fraction: str) -> str:
     """Three decimals: more is noise."""
     return f"{float(fraction):.3f}"
+
+
+def benchmarks_of(run: SelfTaughtRun) -> tuple[str, ...]:
+    """Whole benchmarks that have scores; the deciding one comes first."""
+    rows = (run.status.baseline, *(iteration.scores for iteration in run.status.iterations))
+    return tuple(dict.fromkeys(score.benchmark for row in rows for score in row if "/" not in score.benchmark))
 
 
 def accuracy(score: ScoreStatus) -> str:

@@ -1,0 +1,1 @@
+"""`kubectl selftaught`: looks at the runs of a cluster and steers them."""
