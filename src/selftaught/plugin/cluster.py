@@ -3,6 +3,7 @@
 import codecs
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -50,8 +51,8 @@ def connect(kubeconfig: Path | None, context: str | None, namespace: str | None)
     """The cluster that kubectl would talk to. Raises RefusedError."""
     try:
         import yaml
-        from kubernetes.client import ApiClient, Configuration
         from kubernetes import config
+        from kubernetes.client import ApiClient, Configuration
     except ImportError as error:
         raise RefusedError(
             f"the package {error.name or 'kubernetes'} is not installed; "
@@ -118,24 +119,21 @@ class KubernetesCluster:
     def lines(self, path: str, query: Mapping[str, str]) -> Iterator[str]:
         """A text line by line, as it comes."""
         response = self._request("GET", path, query, seconds=None if query.get("follow") else READ_SECONDS)
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        rest = ""
         try:
             if response.status >= 400:
                 self._json(response)
-                raise RefusedError(f"{path.rsplit('/', 2)[-2]} is gone")
-            decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-            rest = ""
-            for chunk in response.response.stream(2**14):
-                *whole, rest = (rest + decode(chunk)).split("\n")
-                yield from whole
-            rest += decode(b"", final=True)
-            if rest:
-                yield rest
-        except OSError as error:
-            raise UnreachableError(f"the log broke off: {one_line(str(error))}; call again") from error
-        except Exception as error:
-            raise self._told(error) from error
+                raise RefusedError(f"there is no {path}")
+            with self._reached():
+                for chunk in response.response.stream(2**14):
+                    *whole, rest = (rest + decode(chunk)).split("\n")
+                    yield from whole
         finally:
             response.response.close()
+        rest += decode(b"", final=True)
+        if rest:
+            yield rest
 
     def _request(
         self,
@@ -156,28 +154,28 @@ class KubernetesCluster:
             body=body,
             auth_settings=["BearerToken"],
         )
-        try:
+        with self._reached():
             return self._client.call_api(*request, _request_timeout=(CONNECT_SECONDS, seconds))
-        except Exception as error:
-            raise self._told(error) from error
 
-    def _told(self, error: Exception) -> Exception:
-        """An error of the network, as ours; any other as it is."""
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Tells errors of the network as ours."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        if isinstance(error, HTTPError | OSError | ApiException):
+        try:
+            yield
+        except (HTTPError, OSError, ApiException) as error:
             host = self._client.configuration.host
-            said = one_line(str(error).rsplit(": ", 1)[-1])
-            return UnreachableError(f"cannot reach the cluster at {host}: {said}; check --context and the network")
-        return error
+            said = one_line(str(error).rsplit(": ", 1)[-1]).removesuffix(")")
+            raise UnreachableError(
+                f"cannot reach the cluster at {host}: {said}; check --context and the network"
+            ) from error
 
     def _json(self, response: Any) -> JsonObject | None:
         """The answer, if it is one; None for 404."""
-        try:
+        with self._reached():
             text = response.read()
-        except Exception as error:
-            raise self._told(error) from error
         try:
             answer = json.loads(text)
         except ValueError:

@@ -1,0 +1,97 @@
+"""What `status` and `list` print, and what is made of a run of another version."""
+
+from io import StringIO
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from builders import a_manifest, at
+from selftaught.plugin.cluster import RefusedError
+from selftaught.plugin.runs import read_run
+from selftaught.plugin.views import print_list, print_status
+from stub_cluster import JsonObject
+
+
+def score(accuracy: float) -> JsonObject:
+    interval = [f"{accuracy - 0.05:.3f}", f"{accuracy + 0.05:.3f}"]
+    return {
+        "benchmark": "choice",
+        "accuracy": f"{accuracy:.3f}",
+        "consistentAccuracy": "0.500",
+        "confidenceInterval": interval,
+        "unparsable": "0.010",
+        "pairs": 100,
+    }
+
+
+def a_raw_run(name: str = "demo", **status: Any) -> JsonObject:
+    raw = a_manifest()
+    raw["metadata"] |= {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": []}
+    raw["status"] = {
+        "phase": "AwaitingApproval",
+        "baseline": [score(0.6)],
+        "iterations": [
+            {"index": 0},
+            {"index": 1, "scores": [score(0.7)], "decision": "AwaitingApproval", "usage": {"outputTokens": 1234}},
+        ],
+        "best": {"iteration": 0, "benchmark": "choice", "accuracy": "0.600"},
+        "summary": {"iteration": "1/2", "baseline": "0.600", "reason": "AwaitingApproval: iteration 1"},
+        **status,
+    }
+    return raw
+
+
+def printed(width: int = 80) -> tuple[Console, StringIO]:
+    text = StringIO()
+    return Console(file=text, width=width, highlight=False), text
+
+
+def told(text: StringIO) -> str:
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def test_status() -> None:
+    console, text = printed()
+    print_status(console, read_run(a_raw_run()).run)
+    assert told(text) == dedent("""\
+        """)
+
+
+def test_list() -> None:
+    console, text = printed(100)
+    running = a_raw_run(
+        "long",
+        phase="Running",
+        summary={"iteration": "2/5", "stage": "judge", "progress": "43%", "best": "0.853 (i1)", "reason": "Running"},
+    )
+    raws = [running, a_raw_run(), a_raw_run("other", phase="Dreaming")]
+    print_list(console, raws, at(7300), everywhere=True)
+    assert told(text) == dedent("""\
+        """)
+
+
+@pytest.mark.parametrize(
+    ("change", "unknown"),
+    [
+        pytest.param({"spec": {"dreams": 1}}, ("spec.dreams",), id="in the spec"),
+        pytest.param(
+            {"status": {"baseline": [score(0.6) | {"mood": "fine"}]}}, ("status.baseline[0].mood",), id="deep"
+        ),
+    ],
+)
+def test_unknown_fields_are_left_out_and_told(change: JsonObject, unknown: tuple[str, ...]) -> None:
+    raw = a_raw_run()
+    for part, fields in change.items():
+        raw[part] |= fields
+    read = read_run(raw)
+    assert read.unknown == unknown
+    assert read.run.status.baseline[0].accuracy == "0.600"
+    assert read.remark is not None
+    assert unknown[0] in read.remark
+
+
+def test_a_value_that_this_version_cannot_read_is_told_in_a_line() -> None:
+    with pytest.raises(RefusedError, match=r"run demo cannot be read by selftaught .*: status\.phase: input should be"):
+        read_run(a_raw_run(phase="Dreaming"))
