@@ -35,6 +35,7 @@ GROUPS = (
     Group("etcd", ("etcd",), renamed={"server": "etcd"}),
     Group("containerd", ("containerd", "containerd-shim-runc-v2", "ctr")),
     Group("coredns", ("coredns",), package="."),
+    Group("pause", ("pause",), package="."),
     Group(
         "kubernetes",
         ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),

@@ -94,6 +94,7 @@ def write_configs(place: Layout) -> None:
     values = {
         "etc": str(place.configs),
         "pki": str(place.certificates),
+        "cgroup": layout.CGROUP,
         "domain": layout.DOMAIN,
         "node_name": layout.NODE_NAME,
         "node_address": layout.NODE_ADDRESS,

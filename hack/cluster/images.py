@@ -1,8 +1,8 @@
 """Container images without content: what a pod runs lies on the host and is mounted read-only into every container.
 
 The Python environment has 7 GB; as an image layer it would be copied twice. Instead the runtime's base specification
-adds the mounts, at fixed places below /opt/selftaught, because a pod may mount a volume over the host's own place of
-the checkout (/tmp).
+adds the mounts (not to a pod's pause container, which therefore brings its program along). They lie at fixed places
+below /opt/selftaught, because a pod may mount a volume over the host's own place of the checkout (/tmp).
 """
 
 import hashlib
@@ -42,7 +42,8 @@ def write(place: Layout) -> tuple[Path, ...]:
         "HOME=/tmp",
     )
     scripts = {f"opt/selftaught/bin/{name}": _script(python, name) for name in _python_scripts(place)}
-    pause = _archive(place.images / "pause.tar", PAUSE_IMAGE, {}, ("PATH=/usr/bin",), ("sleep", "infinity"))
+    programs = {"pause": (place.bin / "pause").read_bytes()}
+    pause = _archive(place.images / "pause.tar", PAUSE_IMAGE, programs, ("PATH=/",), ("/pause",))
     return pause, *(
         _archive(place.images / f"{name.split('/')[-1].split(':')[0]}.tar", name, scripts, environment, ("selftaught",))
         for name in PROJECT_IMAGES
@@ -94,21 +95,27 @@ def _python_scripts(place: Layout) -> list[str]:
     return found
 
 
-def _script(python: Path, name: str) -> str:
-    return f'#!/bin/sh\nexec {python} {OPT}/venv/bin/{name} "$@"\n'
+def _script(python: Path, name: str) -> bytes:
+    return f'#!/bin/sh\nexec {python} {OPT}/venv/bin/{name} "$@"\n'.encode()
 
 
 def _archive(
-    path: Path, name: str, scripts: dict[str, str], environment: tuple[str, ...], command: tuple[str, ...]
+    path: Path, name: str, programs: dict[str, bytes], environment: tuple[str, ...], command: tuple[str, ...]
 ) -> Path:
     """A Docker archive of one image with one layer."""
-    layer = _layer(scripts)
+    layer = _layer(programs)
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "created": "1970-01-01T00:00:00Z",
-            "config": {"Env": environment, "Cmd": command, "User": str(USER), "WorkingDir": "/"},
+            "config": {
+                "Env": environment,
+                "Cmd": command,
+                "User": str(USER),
+                "WorkingDir": "/",
+                "Labels": {"title": name},
+            },
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
             "history": [],
         }
@@ -121,7 +128,7 @@ def _archive(
     return path
 
 
-def _layer(scripts: dict[str, str]) -> bytes:
+def _layer(programs: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
         for folder in FOLDERS:
@@ -137,8 +144,8 @@ def _layer(scripts: dict[str, str]) -> bytes:
             layer.addfile(entry)
         for name, text in FILES.items():
             _add(layer, name, text.encode())
-        for name, text in scripts.items():
-            _add(layer, name, text.encode(), mode=0o755)
+        for name, content in programs.items():
+            _add(layer, name, content, mode=0o755)
     return buffer.getvalue()
 
 

@@ -32,11 +32,12 @@ securityContext:
 """
 
 
-def pod_spec(command: list[str], container: str = "", pod: str = "", volumes: str = "") -> str:
-    """YAML of a restricted pod's spec with one container; `container` and `pod` are further fields of either."""
+def pod_spec(command: list[str], container: str = "", pod: str = "", volumes: str = "", mounts: str = "") -> str:
+    """YAML of a restricted pod's spec with one container; the other arguments are further lines of it."""
+    fields = indent(container + CONTAINER + mounts, "    ")
     return (
         f"{POD}{pod}volumes:\n  - {{name: tmp, emptyDir: {{}}}}\n{volumes}"
-        f"containers:\n  - name: main\n    command: {json.dumps(command)}\n{indent(container + CONTAINER, '    ')}"
+        f"containers:\n  - name: main\n    command: {json.dumps(command)}\n{fields}"
     )
 
 
@@ -50,7 +51,7 @@ def field(cluster: Cluster, namespace: str, what: str, path: str) -> str:
     return cluster.kubectl("get", f"--namespace={namespace}", what, f"--output=jsonpath={{{path}}}")
 
 
-def run(cluster: Cluster, namespace: str, name: str, manifest: str, seconds: float = 60) -> str:
+def run(cluster: Cluster, namespace: str, name: str, manifest: str, seconds: float = 30) -> str:
     """Apply a pod, wait for its end, and return its log."""
     cluster.apply(namespace, manifest)
     ended = {"Succeeded", "Failed"}
@@ -116,7 +117,7 @@ def test_a_service_reaches_its_pod_from_the_host_too(cluster: Cluster, namespace
         "spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n---\n"
         + pod("web", pod_spec(["python", "-m", "http.server", "8080", "--directory", "/tmp"])),
     )
-    cluster.kubectl("wait", f"--namespace={namespace}", "pod/web", "--for=condition=Ready", "--timeout=60s")
+    cluster.kubectl("wait", f"--namespace={namespace}", "pod/web", "--for=condition=Ready", "--timeout=30s")
     fetch = "import urllib.request; print(urllib.request.urlopen('http://web', timeout=20).status)"
     assert run(cluster, namespace, "client", pod("client", pod_spec(["python", "-c", fetch]))) == "200\n"
     if cluster.ours:
@@ -146,7 +147,7 @@ def test_a_missing_image_is_reported_at_once(cluster: Cluster, namespace: str) -
 
 def test_a_claim_is_bound_and_shared(cluster: Cluster, namespace: str) -> None:
     volumes = "  - {name: shared, persistentVolumeClaim: {claimName: shared}}\n"
-    mounts = "volumeMounts:\n  - {name: shared, mountPath: /shared}\n"
+    mounts = "  - {name: shared, mountPath: /shared}\n"
     cluster.apply(
         namespace,
         "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: shared}\n"
@@ -154,7 +155,7 @@ def test_a_claim_is_bound_and_shared(cluster: Cluster, namespace: str) -> None:
     )
 
     def spec(command: str) -> str:
-        return pod_spec(["sh", "-c", command], volumes=volumes).replace("volumeMounts:\n", mounts)
+        return pod_spec(["sh", "-c", command], volumes=volumes, mounts=mounts)
 
     run(cluster, namespace, "writer", pod("writer", spec("echo written > /shared/file")))
     assert run(cluster, namespace, "reader", pod("reader", spec("cat /shared/file"))) == "written\n"
@@ -162,7 +163,7 @@ def test_a_claim_is_bound_and_shared(cluster: Cluster, namespace: str) -> None:
 
 def test_commands_run_in_a_pod(cluster: Cluster, namespace: str) -> None:
     cluster.apply(namespace, pod("sleeper", pod_spec(["sleep", "600"])))
-    cluster.kubectl("wait", f"--namespace={namespace}", "pod/sleeper", "--for=condition=Ready", "--timeout=60s")
+    cluster.kubectl("wait", f"--namespace={namespace}", "pod/sleeper", "--for=condition=Ready", "--timeout=30s")
     assert cluster.kubectl("exec", f"--namespace={namespace}", "sleeper", "--", "echo", "inside") == "inside\n"
 
 
