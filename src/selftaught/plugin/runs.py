@@ -79,8 +79,9 @@ def read_run(raw: JsonObject) -> ReadRun:
                 unknown.append(path)
     worst = next((each for each in problems if each["type"] != "extra_forbidden"), problems[0])
     name, field = raw.get("metadata", {}).get("name", "it"), dotted(worst["loc"])
+    said = f"unknown value {worst['input']!r}" if worst["type"] in ("enum", "literal_error") else worst["msg"].lower()
     raise RefusedError(
-        f"run {name} cannot be read by selftaught {version('selftaught')}: {field}: {worst['msg'].lower()}; "
+        f"run {name} cannot be read by selftaught {version('selftaught')}: {field}: {said}; "
         f"upgrade, or look with: kubectl get {PLURAL} {name} -o yaml"
     )
 

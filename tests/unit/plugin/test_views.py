@@ -56,7 +56,20 @@ def test_status() -> None:
     console, text = printed()
     print_status(console, read_run(a_raw_run()).run)
     assert told(text) == dedent("""\
-        """)
+        demo  namespace lab  iteration 1/2
+        judge        choice (95 %)           both orders  kept  time  decision
+        seed         0.600 (0.550 to 0.650)        0.500
+        iteration 1  0.700 (0.650 to 0.750)        0.500              AwaitingApproval
+
+        accuracy on choice, with its 95 % interval (┊ the seed)
+                     0.55                                              0.75
+        seed         ├────────────●────────────┤                             0.600  best
+        iteration 1               ┊            ├─────────────●────────────┤  0.700
+
+        AwaitingApproval  AwaitingApproval: iteration 1
+        iteration 1 awaits a decision: kubectl selftaught approve demo --iteration 1   (or the same with --reject)
+        best judge: seed, 0.600 on choice: the seed model
+        more: kubectl selftaught why demo""")
 
 
 def test_list() -> None:
@@ -69,7 +82,12 @@ def test_list() -> None:
     raws = [running, a_raw_run(), a_raw_run("other", phase="Dreaming")]
     print_list(console, raws, at(7300), everywhere=True)
     assert told(text) == dedent("""\
-        """)
+        namespace  name   phase             iteration  stage  progress  best                age
+        lab        demo   AwaitingApproval  1/2                         0.600 (seed)  2 h 1 min
+        lab        long   Running           2/5        judge       43%  0.853 (i1)    2 h 1 min
+        lab        other  Dreaming                                                    2 h 1 min
+        note: run other cannot be read by selftaught 0.1.0: status.phase: unknown value 'Dreaming'; upgrade, \
+or look with: kubectl get selftaughtruns other -o yaml""")
 
 
 @pytest.mark.parametrize(
@@ -93,5 +111,7 @@ def test_unknown_fields_are_left_out_and_told(change: JsonObject, unknown: tuple
 
 
 def test_a_value_that_this_version_cannot_read_is_told_in_a_line() -> None:
-    with pytest.raises(RefusedError, match=r"run demo cannot be read by selftaught .*: status\.phase: input should be"):
+    with pytest.raises(
+        RefusedError, match=r"run demo cannot be read by selftaught .*: status\.phase: unknown value 'Dreaming'"
+    ):
         read_run(a_raw_run(phase="Dreaming"))
