@@ -26,8 +26,8 @@ BODY_SECONDS = 10.0
 """How long a pod may take to send a body."""
 
 REPORTS_PER_SECOND = 1.0
-REPORTS_AT_ONCE = 3
-"""A pod's stage and its trainer each tell every five seconds at most, and what they say first and last at once."""
+REPORTS_AT_ONCE = 4
+"""A pod's stage and its trainer each tell every five seconds at most, but what they say first and last at once."""
 
 REVIEWS_PER_SECOND = 20.0
 REVIEWS_AT_ONCE = 100
