@@ -35,7 +35,6 @@ class Operator:
     """All parts, put together."""
 
     def __init__(self, client: ApiClient, settings: Settings) -> None:
-        self._client = client
         self._settings = settings
         self._board = ProgressBoard()
         self._views = Views(self._board)
@@ -63,7 +62,7 @@ class Operator:
         try:
             await self._check_installed()
             if self._settings.leader_election:
-                waiting = asyncio.create_task(lead(self._client, self._transport, self._settings, self._work))
+                waiting = asyncio.create_task(lead(self._transport, self._settings, self._work))
                 stopped = asyncio.create_task(self._stop.wait())
                 await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 if not self._leading:

@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 
 from selftaught_operator.settings import Settings
-from selftaught_operator.transport import MERGE_PATCH, ApiError, Transport
+from selftaught_operator.transport import MERGE_PATCH, ApiError, Object, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +25,67 @@ class LeadershipLostError(Exception):
     """Another replica may work now: this one must end at once."""
 
 
-async def lead(
-    client: ApiClient, transport: Transport, settings: Settings, work: Callable[[], Awaitable[None]]
-) -> None:
+class Lease(BaseLock):
+    """The Lease. (The library's own lock asks its client for something that the client refuses.)"""
+
+    def __init__(self, name: str, namespace: str, identity: str, transport: Transport) -> None:
+        super().__init__(name, namespace, identity)
+        self._transport = transport
+        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._version = ""
+
+    async def get(self, name: str, namespace: str) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception]:
+        """Whether it is there, and who holds it or what went wrong."""
+        del namespace
+        try:
+            lease = await self._transport.request("GET", f"{self._path}/{name}")
+        except ApiError as error:
+            body = json.dumps({"code": error.status})
+            return False, ApiException(status=error.status, reason=str(error), body=body)
+        self._version = str(lease["metadata"]["resourceVersion"])
+        spec = lease.get("spec") or {}
+        seconds = spec.get("leaseDurationSeconds")
+        return True, LeaderElectionRecord(
+            spec.get("holderIdentity") or None,
+            str(seconds) if seconds else None,
+            spec.get("acquireTime"),
+            spec.get("renewTime"),
+        )
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        """Take it by making it; whether that worked."""
+        body: Object = {"metadata": {"name": name, "namespace": namespace}, "spec": lease_spec(election_record)}
+        return await self._write("POST", self._path, body)
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        """Take it, or hold it for longer, unless somebody else just did; whether that worked."""
+        meta = {"name": name, "namespace": namespace, "resourceVersion": self._version}
+        return await self._write("PUT", f"{self._path}/{name}", {"metadata": meta, "spec": lease_spec(updated_record)})
+
+    async def _write(self, method: str, path: str, body: Object) -> bool:
+        try:
+            body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+            answer = await self._transport.request(method, path, body=body)
+        except ApiError as error:
+            logger.warning("the Lease %s could not be written: %s", self.name, error)
+            return False
+        self._version = str(answer["metadata"]["resourceVersion"])
+        return True
+
+
+def lease_spec(record: LeaderElectionRecord) -> Object:
+    """Spec of a Lease; times in the form that the API server wants."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    acquired = str(record.acquire_time or "")
+    return {
+        "holderIdentity": record.holder_identity,
+        "leaseDurationSeconds": int(float(record.lease_duration or 0)),
+        "acquireTime": acquired if acquired.endswith("Z") else now,
+        "renewTime": now,
+    }
+
+
+async def lead(transport: Transport, settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
     """Wait for the Lease, work while it is held, give it up when the work ends. Raises LeadershipLostError."""
     done = asyncio.Event()
     failure: list[BaseException] = []
@@ -44,7 +105,7 @@ async def lead(
             failure.append(LeadershipLostError("the Lease could not be renewed in time"))
 
     seconds = settings.lease_seconds
-    lock = LeaseLock(LEASE, settings.pod_namespace, settings.pod_name, client)
+    lock = Lease(LEASE, settings.pod_namespace, settings.pod_name, transport)
     election = LeaderElection(
         Config(
             lock,
@@ -59,6 +120,8 @@ async def lead(
     finished = asyncio.create_task(done.wait())
     try:
         await asyncio.wait({running, finished}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running  # raises what it raised
     finally:
         for task in (running, finished):
             task.cancel()
