@@ -1,9 +1,13 @@
 """The answer to "why does it not get on?"."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from selftaught.plugin.objects import Event
+
 WIDTH = 12
+MAX_WORDS = 400
 FIND_OPERATOR = "see whether the operator runs: kubectl get pods -A | grep selftaught-operator"
 
 
@@ -49,3 +53,16 @@ def span(length: timedelta) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def event_words(events: Sequence[Event]) -> tuple[str, ...]:
+    """The latest warning of each kind, at most three."""
+    by_reason = {event.reason: event for event in reversed(events)}
+    latest = [event for event in events if by_reason[event.reason] is event]
+    return tuple(words(event.reason, event.message) for event in latest[:3])
+
+
+def words(reason: str, message: str) -> str:
+    """`Reason: message`, on one line, cut where it is endless."""
+    text = " ".join(f"{reason}: {message}".split()) if reason and message else " ".join((reason or message).split())
+    return text if len(text) <= MAX_WORDS else f"{text[: MAX_WORDS - 1]}…"

@@ -11,7 +11,7 @@ from selftaught.display.outcome import stage_name
 from selftaught.display.table import short
 from selftaught.loop.approvals import approvals_of, awaiting
 from selftaught.plugin.answer import FIND_OPERATOR, Answer, moment
-from selftaught.plugin.children import why_of_job
+from selftaught.plugin.jobs import why_of_job
 from selftaught.plugin.snapshot import Snapshot
 
 COMMAND = "kubectl selftaught"

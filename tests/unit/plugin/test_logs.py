@@ -4,10 +4,10 @@ import pytest
 
 from builders import a_manifest
 from selftaught.api.run import SelfTaughtRun
-from selftaught.plugin.cluster import RefusedError
+from selftaught.plugin.cluster import JsonObject, RefusedError
 from selftaught.plugin.logs import chosen_stage, log_lines
 from selftaught.plugin.runs import read_run
-from stub_cluster import JsonObject, StubCluster, a_pod
+from stub_cluster import StubCluster, a_pod
 
 RUNNING = {"running": {"startedAt": "2026-01-01T00:01:00Z"}}
 CREATING = {"waiting": {"reason": "ContainerCreating"}}

@@ -4,9 +4,9 @@ import pytest
 
 from builders import a_manifest, at
 from selftaught.loop.approvals import approvals_of
-from selftaught.plugin.cluster import RefusedError
+from selftaught.plugin.cluster import JsonObject, RefusedError
 from selftaught.plugin.steering import approve, retry, set_suspended
-from stub_cluster import RUNS, JsonObject, StubCluster, a_condition
+from stub_cluster import RUNS, StubCluster, a_condition
 
 PATH = f"{RUNS}/namespaces/lab/selftaughtruns/demo"
 

@@ -8,10 +8,9 @@ import pytest
 from rich.console import Console
 
 from builders import a_manifest, at
-from selftaught.plugin.cluster import RefusedError
+from selftaught.plugin.cluster import JsonObject, RefusedError
 from selftaught.plugin.runs import read_run
 from selftaught.plugin.views import print_list, print_status
-from stub_cluster import JsonObject
 
 
 def score(accuracy: float) -> JsonObject:

@@ -8,10 +8,11 @@ import pytest
 
 from builders import a_manifest, at
 from selftaught.plugin.answer import lines_of, span
+from selftaught.plugin.cluster import JsonObject
 from selftaught.plugin.runs import read_run
 from selftaught.plugin.snapshot import take
 from selftaught.plugin.why import why
-from stub_cluster import JsonObject, StubCluster, a_condition, a_job, a_pod, a_warning, an_object
+from stub_cluster import StubCluster, a_condition, a_job, a_pod, a_warning, an_object
 
 JOB = "demo-i1-judge-a1"
 NOW = at(600)
