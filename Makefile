@@ -68,6 +68,10 @@ cluster: $(STAMP) ## Start a real Kubernetes on this machine, for tests (needs r
 cluster-down: ## End the test cluster and delete its state
 	@test ! -x $(BIN)/python || $(BIN)/python -m hack.cluster down
 
+.PHONY: deploy
+deploy: $(STAMP) ## Install the operator on the cluster of KUBECONFIG (or the test cluster, with the quick start's world)
+	@hack/deploy.sh
+
 .PHONY: test-cluster
 test-cluster: $(STAMP) ## The tests on a real Kubernetes (KUBECONFIG's, or else the test cluster, which stays up)
 	$(BIN)/pytest -q tests/cluster

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selftaught.api import crd, reference
+from selftaught_operator import rbac
 
 ROOT = Path(__file__).resolve().parent.parent
 
 GENERATED: dict[str, Callable[[], str]] = {
     "manifests/crd/selftaughtruns.yaml": crd.render,
+    "manifests/deploy/rbac.yaml": rbac.render,
     "docs/reference.md": reference.render,
 }
 """File below the root, and what it must hold."""
