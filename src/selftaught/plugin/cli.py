@@ -241,7 +241,7 @@ def retry(
 def main() -> None:
     """Entry point of `kubectl-selftaught`, which kubectl finds by its name."""
     try:
-        app()
+        app(prog_name="kubectl selftaught")
     except BrokenPipeError:
         # Whoever read the output has seen enough, such as `head`; nothing may be flushed to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

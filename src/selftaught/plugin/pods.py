@@ -98,11 +98,15 @@ def crashed(snapshot: Snapshot, pods: Sequence[Pod], name: str) -> Answer | None
         return None
     pod, end = found[0]
     logs = f"kubectl selftaught logs {snapshot.run.metadata.name}"
-    step = f"wait: it is started again; what it said: {logs}"
+    record = outcome(end)
+    if isinstance(record, FailureRecord) and record.failure.permanent:
+        step = f"mend the cause: the run fails, since another attempt would too; what it said: {logs}"
+    else:
+        step = f"wait: it is started again; what it said: {logs}"
     if end.reason == OOM:
         step = "raise the memory in spec.stages' resources, or ask for more shards or smaller batches"
     return Answer(
-        ("memory" if end.reason == OOM else "another start")
+        ("memory" if end.reason == OOM else "the next attempt")
         + f": {share(found, pods, snapshot)} of {name} "
         + ("ran out of it" if end.reason == OOM else "failed"),
         since=end.finished_at,
@@ -122,11 +126,18 @@ def failure(pod: Pod) -> Terminated | None:
     return None
 
 
+def outcome(end: Terminated) -> ResultRecord | FailureRecord | None:
+    """What a stage left as its last words; none if it left none."""
+    try:
+        return OUTCOME.validate_json(end.message)
+    except ValidationError:
+        return None
+
+
 def told_by(end: Terminated) -> str:
     """What a container left as its last words, or its exit code."""
-    try:
-        record = OUTCOME.validate_json(end.message)
-    except ValidationError:
+    record = outcome(end)
+    if record is None:
         code = f", exit code {end.exit_code}" if end.exit_code >= 0 else ""
         return words(f"{end.reason or 'Error'}{code}", end.message)
     if isinstance(record, FailureRecord):

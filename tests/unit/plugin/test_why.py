@@ -307,7 +307,7 @@ SAID = '{"type":"failure","failure":{"reason":"Data","message":"row 3 has no tex
                 a_job(),
                 a_pod(0, {"terminated": {"exitCode": 64, "reason": "Error", "message": SAID}}, phase="Failed"),
             ),
-            ["another start: the pod of iteration 1: judge failed", "Data: row 3 has no text", "selftaught logs demo"],
+            ["the next attempt: the pod of iteration 1: judge failed", "Data: row 3 has no text", "the run fails"],
             id="an error of the stage",
         ),
         pytest.param(
@@ -319,7 +319,7 @@ SAID = '{"type":"failure","failure":{"reason":"Data","message":"row 3 has no tex
                     last={"terminated": {"exitCode": 1, "reason": "Error", "message": "boom"}},
                 ),
             ),
-            ["another start", "Error, exit code 1: boom"],
+            ["the next attempt", "Error, exit code 1: boom"],
             id="crashing",
         ),
         pytest.param(
