@@ -71,7 +71,7 @@ def connect(kubeconfig: Path | None, context: str | None, namespace: str | None)
             default = namespace_of(loader.list_kube_config_contexts(file), context)
     except (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         where = kubeconfig or location
-        said = one_line(str(error))
+        said = one_line(str(error)).rstrip(".")
         raise RefusedError(f"cannot use the kubeconfig {where}: {said}; name another with --kubeconfig") from error
     settings.retries = False
     return KubernetesCluster(ApiClient(settings), namespace or default)
