@@ -1,7 +1,6 @@
 """Records are pushed to a real server over real TLS, and whatever happens to it, the stage does not notice."""
 
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -271,7 +270,3 @@ def test_a_stage_that_has_nothing_to_tell_ends_as_ever(tmp_path: Path, black_hol
     assert ended.returncode == 64
     assert json.loads(ended.stdout)["type"] == "failure"
     assert time.monotonic() - began < 10
-
-
-def test_the_log_of_a_pusher_reaches_the_pods_log() -> None:
-    assert logging.getLogger("selftaught.stages.pushing").isEnabledFor(logging.WARNING)
