@@ -11,19 +11,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from hack.cluster import binaries, configs, images, packages, sandbox, supervisor, volumes
 from hack.cluster.components import components
 from hack.cluster.errors import ClusterError
-from hack.cluster.layout import NODE_NAME, Layout, here
+from hack.cluster.layout import MACHINE_LOCK, MACHINE_RECORD, NODE_NAME, Layout, here
 
 UP_SECONDS = 120.0
+EXTRAS = {group.module: group for group in binaries.EXTRAS}
 RESTART_SECONDS = 60.0
-LOCK = Path("/run/selftaught-cluster.lock")
+CONNECT_SECONDS = 30.0
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
         ("up", "start it, or do nothing if it is up"),
         ("down", "end it and delete its state"),
         ("status", "say which components run"),
-        ("build", "only build its programs"),
+        ("build", "only build its programs, or the extras that are named"),
         ("restart-apiserver", "kill the API server and wait until it is back"),
         ("supervise", argparse.SUPPRESS),
         ("serve-volumes", argparse.SUPPRESS),
@@ -42,6 +42,8 @@ def main() -> int:
         command = commands.add_parser(name, help=help_text)
         if name == "restart-apiserver":
             command.add_argument("--down-seconds", type=float, default=0.0, help="how long it stays away")
+        if name == "build":
+            command.add_argument("extras", nargs="*", help=" ".join(EXTRAS), metavar="extra")
     arguments = parser.parse_args()
     place = here()
     try:
@@ -55,7 +57,7 @@ def main() -> int:
             case "status":
                 return status(place)
             case "build":
-                binaries.build(binaries.GROUPS, _progress())
+                build(place, arguments.extras, _progress())
             case "restart-apiserver":
                 restart(place, "kube-apiserver", arguments.down_seconds)
             case "supervise":
@@ -77,7 +79,7 @@ def up(place: Layout, say: Callable[[str], None]) -> None:
     """
     sandbox.refuse_foreign(place)
     holder = sandbox.read(place.record)
-    if holder is not None and holder.alive and place.kubeconfig.exists():
+    if holder is not None and holder.alive and place.complete.exists():
         _wait_until_up(place, say)
         say(f"up already: export KUBECONFIG={place.kubeconfig}")
         return
@@ -88,7 +90,7 @@ def up(place: Layout, say: Callable[[str], None]) -> None:
         folder.mkdir()
     for folder in (place.lib / "kubelet", place.lib / "containerd", place.lib / "etcd"):
         folder.mkdir(mode=0o700)
-    binaries.link(binaries.GROUPS, place)
+    binaries.link((*binaries.GROUPS, *(group for group in binaries.EXTRAS if binaries.built(group).is_dir())), place)
     configs.write_certificates(place, datetime.now(UTC))
     configs.write_configs(place)
     images.write_base_spec(place)
@@ -99,18 +101,34 @@ def up(place: Layout, say: Callable[[str], None]) -> None:
     for archive in archives:
         _inside(place, "ctr", "--namespace=k8s.io", "images", "import", str(archive))
     _wait_until_up(place, say)
+    place.complete.touch()
     say(f"up: export KUBECONFIG={place.kubeconfig}; kubectl is {place.bin}/kubectl")
 
 
 def down(place: Layout) -> None:
     """End this checkout's cluster, in whatever state it is, and delete its state."""
     holder = sandbox.read(place.record)
-    machine = sandbox.read(sandbox.MACHINE_RECORD)
+    machine = sandbox.read(MACHINE_RECORD)
     if machine is not None and machine.project == str(place.project):
         holder = machine if holder is None or not holder.alive else holder
     if machine is None or machine.project == str(place.project) or not machine.alive:
         sandbox.stop(holder)
     sandbox.remove_state(place)
+
+
+def build(place: Layout, extras: Sequence[str], say: Callable[[str], None]) -> None:
+    """Build the cluster's programs, or else only the extras, which then lie in `.cluster/bin`, too.
+
+    Raises:
+        ClusterError: no such extra, or a build failed.
+
+    """
+    unknown = set(extras) - EXTRAS.keys()
+    if unknown:
+        raise ClusterError(f"no extra {min(unknown)}: there are {', '.join(EXTRAS)}")
+    groups = tuple(EXTRAS[name] for name in extras)
+    binaries.build(groups or binaries.GROUPS, say)
+    binaries.link(groups, place)
 
 
 def status(place: Layout) -> int:
@@ -188,7 +206,10 @@ def _supervise(place: Layout) -> None:
     supervisor.ignore_terminal()
     sandbox.join_cgroups()
     supervisor.mount_own_folders(place)
+    deadline = time.monotonic() + CONNECT_SECONDS
     while not sandbox.connected_file(place).exists():
+        if time.monotonic() > deadline:
+            raise ClusterError("the start was broken off before the network was there")
         time.sleep(0.01)
     supervisor.Supervisor(place, components(place)).run()
 
@@ -198,7 +219,7 @@ def _alone() -> Iterator[None]:
     """One `up` or `down` at a time on this machine."""
     if os.geteuid() != 0:
         raise ClusterError("namespaces and cgroups need root: run it as root, or set KUBECONFIG to a cluster of yours")
-    with LOCK.open("w") as lock:
+    with MACHINE_LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

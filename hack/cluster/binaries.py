@@ -43,6 +43,9 @@ GROUPS = (
 )
 """What `up` needs."""
 
+EXTRAS = (Group("helm", ("helm",)), Group("kwok", ("kwok",)), Group("kueue", ("kueue",)))
+"""What some tests need besides; built when asked for by name."""
+
 
 def linker_flags(group: Group) -> str:
     """Kubernetes learns its version from the linker, everything else needs none."""

@@ -4,20 +4,26 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-HOST_LINK = "selftaught0"
-"""The host's end of the cable into the cluster's network namespace; one per machine."""
+NUMBER = int(os.environ.get("SELFTAUGHT_CLUSTER", "0"))
+"""Tells apart the clusters of several checkouts on one machine; 0 to 9."""
 
-HOST_ADDRESS = "10.123.0.1"
-NODE_ADDRESS = "10.123.0.2"
+HOST_LINK = f"selftaught{NUMBER}"
+"""The host's end of the cable into the cluster's network namespace."""
+
+HOST_ADDRESS = f"10.{123 + NUMBER}.0.1"
+NODE_ADDRESS = f"10.{123 + NUMBER}.0.2"
 NODE_NETWORK_BITS = 24
-POD_NETWORK = "10.123.64.0/18"
-SERVICE_NETWORK = "10.123.128.0/18"
-API_SERVICE_ADDRESS = "10.123.128.1"
+POD_NETWORK = f"10.{123 + NUMBER}.64.0/18"
+SERVICE_NETWORK = f"10.{123 + NUMBER}.128.0/18"
+API_SERVICE_ADDRESS = f"10.{123 + NUMBER}.128.1"
 API_PORT = 6443
 API_URL = f"https://{NODE_ADDRESS}:{API_PORT}"
 NODE_NAME = "node"
-CGROUP = "selftaught-cluster"
+CGROUP = f"selftaught-cluster-{NUMBER}" if NUMBER else "selftaught-cluster"
 DOMAIN = "cluster.local"
+MACHINE_LOCK = Path(f"/run/{CGROUP}.lock")
+MACHINE_RECORD = Path(f"/run/{CGROUP}.json")
+"""Copy of the record of the cluster that uses these addresses now."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,11 @@ class Layout:
     def record(self) -> Path:
         """Names the process that holds the cluster's namespaces."""
         return self.state / "cluster.json"
+
+    @property
+    def complete(self) -> Path:
+        """Present once a start has come to its end."""
+        return self.state / "complete"
 
     def kubeconfig_of(self, user: str) -> Path:
         return self.configs / f"{user}.kubeconfig"

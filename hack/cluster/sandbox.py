@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from hack.cluster.errors import ClusterError
 from hack.cluster.layout import Layout
 
 CGROUPS = Path("/sys/fs/cgroup")
-MACHINE_RECORD = Path("/run/selftaught-cluster.json")
-"""Copy of the record of the cluster that uses this machine's addresses now."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ def connected_file(place: Layout) -> Path:
 
 def refuse_foreign(place: Layout) -> None:
     """Raises ClusterError while another checkout's cluster lives."""
-    other = read(MACHINE_RECORD)
+    other = read(layout.MACHINE_RECORD)
     if other is not None and other.alive and other.project != str(place.project):
         raise ClusterError(
-            f"the cluster of {other.project} (process {other.pid}) uses this machine's cluster addresses: "
-            f"run `make cluster-down` there first"
+            f"the cluster of {other.project} (process {other.pid}) uses these addresses: "
+            f"run `make cluster-down` there, or choose others by SELFTAUGHT_CLUSTER={layout.NUMBER + 1}"
         )
 
 
@@ -91,7 +90,7 @@ def start(place: Layout) -> Holder:
     if started is None:
         raise ClusterError(f"no namespaces could be made; see {place.logs}/supervisor.log")
     holder = Holder(process.pid, started, str(place.project))
-    for record in (place.record, MACHINE_RECORD):
+    for record in (place.record, layout.MACHINE_RECORD):
         record.write_text(json.dumps(asdict(holder)), encoding="utf-8")
     _connect(place, holder)
     connected_file(place).touch()
@@ -106,16 +105,22 @@ def inside(holder: Holder, command: Sequence[str]) -> list[str]:
 
 
 def stop(holder: Holder | None) -> None:
-    """End all of a cluster's processes by ending the one that holds them. Nothing happens if it is gone."""
+    """End all of a cluster's processes by ending the one that holds them.
+
+    Whatever else is in the cluster's cgroup is ended too: a start that was killed may not have left a record.
+    """
     if holder is not None and holder.alive:
         os.kill(holder.pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
     while not _remove_cgroups():
+        for pid in _members():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             raise ClusterError(f"processes are left in {CGROUPS}/*/{layout.CGROUP}: see its cgroup.procs")
         time.sleep(0.1)
     remove_link()
-    MACHINE_RECORD.unlink(missing_ok=True)
+    layout.MACHINE_RECORD.unlink(missing_ok=True)
 
 
 def remove_link() -> None:
@@ -175,6 +180,16 @@ def join_cgroups() -> None:
     """Move this process, and all that it starts from now on, containers too, into the cluster's cgroup."""
     for hierarchy in _hierarchies():
         (hierarchy / layout.CGROUP / "cgroup.procs").write_text("0")
+
+
+def _members() -> set[int]:
+    """Every process in the cluster's cgroup or below it."""
+    found = set()
+    for hierarchy in _hierarchies():
+        for file in (hierarchy / layout.CGROUP).rglob("cgroup.procs"):
+            with suppress(OSError):
+                found |= {int(pid) for pid in file.read_text(encoding="ascii").split()}
+    return found - {0}
 
 
 def _remove_cgroups() -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hack.cluster.components import Component
-from hack.cluster.layout import Layout
+from hack.cluster.layout import NUMBER, Layout
 
 TICK_SECONDS = 0.05
 FIRST_DELAY_SECONDS = 0.2
@@ -60,6 +60,7 @@ class Supervisor:
             "PATH": f"{place.bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/root",
             "PYTHONPATH": str(place.project),
+            "SELFTAUGHT_CLUSTER": str(NUMBER),
         }
 
     def run(self) -> None:
