@@ -30,15 +30,15 @@ def register(passes: Passes, views: Views) -> kopf.OperatorRegistry:
     def login(**kwargs: Any) -> Any:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-    @kopf.index(*JOBS, labels={RUN_LABEL: kopf.PRESENT}, registry=registry)
+    @kopf.index(*JOBS, id="jobs", labels={RUN_LABEL: kopf.PRESENT}, registry=registry)
     async def jobs(body: kopf.Body, **_: Any) -> dict[RunKey, JobFacts]:
         return {owner_of(body): job_facts(body)}
 
-    @kopf.index(*PODS, labels={RUN_LABEL: kopf.PRESENT}, registry=registry)
+    @kopf.index(*PODS, id="pods", labels={RUN_LABEL: kopf.PRESENT}, registry=registry)
     async def pods(body: kopf.Body, **_: Any) -> dict[RunKey, PodFacts]:
         return {owner_of(body): pod_facts(body)}
 
-    @kopf.index(*PODS, labels={RUN_LABEL: kopf.PRESENT}, registry=registry)
+    @kopf.index(*PODS, id="pod_names", labels={RUN_LABEL: kopf.PRESENT}, registry=registry)
     async def pod_names(body: kopf.Body, **_: Any) -> dict[RunKey, tuple[RunKey, PodFacts]]:
         return {(str(body.metadata.namespace), str(body.metadata.name)): (owner_of(body), pod_facts(body))}
 
@@ -46,7 +46,11 @@ def register(passes: Passes, views: Views) -> kopf.OperatorRegistry:
     async def run_changed(type: str | None, body: kopf.Body, **kwargs: Any) -> None:  # noqa: A002
         views.jobs, views.pods, views.names = kwargs["jobs"], kwargs["pods"], kwargs["pod_names"]
         plain = as_dict(body)
-        passes.forget(plain) if type == "DELETED" else passes.see(plain)
+        if type == "DELETED":
+            passes.forget(plain)
+            views.forget_progress(plain["metadata"]["namespace"])
+        else:
+            passes.see(plain)
 
     @kopf.on.event(*JOBS, labels={RUN_LABEL: kopf.PRESENT}, registry=registry)
     async def job_changed(body: kopf.Body, **_: Any) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import TypeAdapter, ValidationError
 
 from selftaught.api.outcomes import FailureRecord, OutcomeRecord, ResultRecord
-from selftaught.api.results import StageResult
+from selftaught.api.results import Stage, StageResult
 from selftaught.errors import INTERRUPTED_EXIT_CODE, PERMANENT_EXIT_CODE
 from selftaught.loop.observed import Attempt, AttemptProgress, AttemptState, Failure, FailureKind
 from selftaught_operator.facts import JobFacts, Place, PodFacts
@@ -68,7 +68,7 @@ def attempts_of(
         pods[pod.job].append(pod)
     seen = {job.name for job in children.jobs}
     attempts = [
-        JobReading(job, job.place, pods[job.name], progress(job.name, job.pods), words.get(job.name, "")).attempt()
+        JobReading(job, job.place, pods[job.name], progress(job.name, tellers(job)), words.get(job.name, "")).attempt()
         for job in children.jobs
         if job.place is not None
     ]
@@ -78,6 +78,11 @@ def attempts_of(
         if name not in seen and any(pod.alive for pod in orphans)
     ]
     return tuple(attempts)
+
+
+def tellers(job: JobFacts) -> int:
+    """How many pods of a Job tell progress: of a training only the first."""
+    return 1 if job.place is not None and job.place.stage is Stage.TRAIN else job.pods
 
 
 def orphan(job: str, pods: Sequence[PodFacts]) -> Attempt:

@@ -1,4 +1,4 @@
-"""What the operator may do, and no more. `manifests/deploy/rbac.yaml` is made from this; a test compares the audit log."""
+"""What the operator may do, and no more: `manifests/deploy/rbac.yaml` is made from this."""
 
 from dataclasses import dataclass
 from typing import Any

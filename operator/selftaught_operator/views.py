@@ -35,6 +35,11 @@ class Views:
         """What the pods of a Job told."""
         return self.board.progress(namespace, job, pods)
 
+    def forget_progress(self, namespace: str) -> None:
+        """Drop what pods told whose Jobs are gone."""
+        known = {job.name for (where, _), jobs in self.jobs.items() if where == namespace for job in jobs}
+        self.board.forget(namespace, known)
+
     def owner_of(self, identity: PodIdentity) -> AttemptPod | None:
         """The attempt that a pod belongs to; none if it is no run's, or another pod of the same name."""
         for (_, run), pod in self.names.get((identity.namespace, identity.pod_name), ()):
