@@ -68,11 +68,16 @@ def approve(
 
 
 @app.command()
-def estimate(manifest: ManifestPath) -> None:
+def estimate(
+    manifest: ManifestPath,
+    workdir: Annotated[
+        Path | None, typer.Option(help="Folder of the run, whose data are counted; .selftaught/NAME if left out.")
+    ] = None,
+) -> None:
     """Estimate tokens, engine starts, GPU hours and storage before anything is spent."""
     from selftaught.local.steering import show_estimate
 
-    sys.exit(show_estimate(manifest))
+    sys.exit(show_estimate(manifest, workdir))
 
 
 @app.command()

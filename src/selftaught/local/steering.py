@@ -70,13 +70,17 @@ def login_name() -> str:
         return f"uid {os.getuid()}"
 
 
-def show_estimate(path: Path) -> int:
-    """Print what a run would cost, with the assumptions behind it."""
+def show_estimate(path: Path, folder: Path | None) -> int:
+    """Print what a run would cost, with what its work directory tells of its data, and the assumptions for the rest."""
+    from selftaught.local.pool import pool_of
+
     try:
         manifest = manifests.load([path])
+        workdir = Workdir(folder or RUNS / manifest.run.metadata.name)
+        pool = pool_of(manifest.run, workdir.store())
     except SelfTaughtError as error:
         return told(error)
-    Console(highlight=False, soft_wrap=True).print(render(estimate(manifest.run)))
+    Console(highlight=False, soft_wrap=True).print(render(estimate(manifest.run, pool)))
     return 0
 
 
