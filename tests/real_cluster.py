@@ -33,6 +33,11 @@ class Cluster:
         return self.kubeconfig == OWN / "kubeconfig"
 
     @property
+    def host_address(self) -> str:
+        """Where pods of the test cluster reach a server on this machine that listens on all addresses."""
+        return f"10.{123 + int(os.environ.get('SELFTAUGHT_CLUSTER', '0'))}.0.1"
+
+    @property
     def audit_log(self) -> Path:
         return OWN / "audit.log"
 

@@ -151,7 +151,7 @@ def restart(place: Layout, name: str, down_seconds: float) -> None:
         raise ClusterError(f"{name} does not run: run `make cluster`")
     hold.touch()
     try:
-        _inside(place, "kill", "-KILL", file.read_text(encoding="ascii"))
+        _inside(place, "sh", "-c", f"kill -KILL {file.read_text(encoding='ascii')}")
         while file.exists():
             time.sleep(0.02)
         time.sleep(down_seconds)
@@ -211,6 +211,7 @@ def _supervise(place: Layout) -> None:
         if time.monotonic() > deadline:
             raise ClusterError("the start was broken off before the network was there")
         time.sleep(0.01)
+    supervisor.let_pods_talk()
     supervisor.Supervisor(place, components(place)).run()
 
 

@@ -14,6 +14,7 @@ from hack.cluster.errors import ClusterError
 from hack.cluster.layout import Layout, cache
 
 MODULES = Path(__file__).resolve().parent
+REPORT_SECONDS = 30
 KUBERNETES_VERSION = re.compile(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)")
 
 
@@ -25,6 +26,7 @@ class Group:
     programs: tuple[str, ...]
     package: str = "tool"
     renamed: Mapping[str, str] = field(default_factory=dict)
+    takes: str = "a minute"
 
     @property
     def folder(self) -> Path:
@@ -35,15 +37,16 @@ GROUPS = (
     Group("etcd", ("etcd",), renamed={"server": "etcd"}),
     Group("containerd", ("containerd", "containerd-shim-runc-v2", "ctr")),
     Group("coredns", ("coredns",), package="."),
-    Group("pause", ("pause",), package="."),
+    Group("pause", ("pause",), package=".", takes="a second"),
     Group(
         "kubernetes",
         ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
+        takes="7 minutes",
     ),
 )
 """What `up` needs."""
 
-EXTRAS = (Group("helm", ("helm",)), Group("kwok", ("kwok",)), Group("kueue", ("kueue",)))
+EXTRAS = (Group("helm", ("helm",)), Group("kwok", ("kwok",)), Group("kueue", ("kueue",), takes="3 minutes"))
 """What some tests need besides; built when asked for by name."""
 
 
@@ -84,11 +87,11 @@ def build(groups: tuple[Group, ...], say: Callable[[str], None]) -> None:
             continue
         if shutil.which("go") is None:
             raise ClusterError("no `go` on the PATH: install Go 1.26 or newer, then run `make cluster` again")
-        say(f"building {', '.join(group.programs)} (once; minutes for Kubernetes)")
+        say(f"building {', '.join(group.programs)} (once for this user; {group.takes} on two cores)")
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{group.module}-building-"))
         try:
-            _go_build(group, scratch)
+            _go_build(group, scratch, say)
             for name, new in group.renamed.items():
                 (scratch / name).rename(scratch / new)
             missing = [name for name in group.programs if not (scratch / name).is_file()]
@@ -99,20 +102,26 @@ def build(groups: tuple[Group, ...], say: Callable[[str], None]) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _go_build(group: Group, target: Path) -> None:
+def _go_build(group: Group, target: Path, say: Callable[[str], None]) -> None:
     command = ["go", "build", "-trimpath", "-ldflags", linker_flags(group), "-o", f"{target}/", group.package]
     if shutil.which("nice"):
         command = ["nice", "-n", "19", *command]
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=group.folder,
         env=os.environ | {"CGO_ENABLED": "0"},
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    ) as process:
+        while True:
+            try:
+                _, errors = process.communicate(timeout=REPORT_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                say(f"still building {group.module}")
+    if process.returncode != 0:
+        last = (errors.strip().splitlines() or ["no output"])[-1]
         raise ClusterError(f"`go build` in hack/cluster/{group.module} failed: {last}; run it there to see all of it")
 
 

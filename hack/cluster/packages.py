@@ -12,7 +12,6 @@ NEEDED = {
     "/usr/sbin/runc": "runc",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "/usr/sbin/nft": "nftables",
-    "/usr/sbin/conntrack": "conntrack",
     "/sbin/ip": "iproute2",
     "/usr/bin/nsenter": "util-linux",
 }

@@ -17,6 +17,8 @@ from hack.cluster.errors import ClusterError
 from hack.cluster.layout import Layout
 
 CGROUPS = Path("/sys/fs/cgroup")
+PROGRAMS = "programs"
+"""A group below the cluster's own: in version 2 a group with children may hold no processes itself."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,6 @@ def _connect(place: Layout, holder: Holder) -> None:
         (*enter, "ip", "link", "set", "eth0", "up"),
         ("ip", "route", "add", layout.POD_NETWORK, "via", layout.NODE_ADDRESS),
         ("ip", "route", "add", layout.SERVICE_NETWORK, "via", layout.NODE_ADDRESS),
-        (*enter, "sysctl", "-qw", "net.ipv4.ip_forward=1"),
-        (*enter, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"),
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -169,17 +169,17 @@ def _hierarchies() -> list[Path]:
 
 def _make_cgroups() -> None:
     for hierarchy in _hierarchies():
-        group = hierarchy / layout.CGROUP
-        group.mkdir(exist_ok=True)
-        for setting in ("cpuset.cpus", "cpuset.mems"):
-            if hierarchy.name == "cpuset":
-                (group / setting).write_text((hierarchy / setting).read_text())
+        for group in (hierarchy / layout.CGROUP, hierarchy / layout.CGROUP / PROGRAMS):
+            group.mkdir(exist_ok=True)
+            if hierarchy.name == "cpuset":  # version 1: new groups have no processors
+                for setting in ("cpuset.cpus", "cpuset.mems"):
+                    (group / setting).write_text((group.parent / setting).read_text())
 
 
 def join_cgroups() -> None:
-    """Move this process, and all that it starts from now on, containers too, into the cluster's cgroup."""
+    """Move this process, and all that it starts from now on, into the cluster's cgroup; the kubelet puts pods there."""
     for hierarchy in _hierarchies():
-        (hierarchy / layout.CGROUP / "cgroup.procs").write_text("0")
+        (hierarchy / layout.CGROUP / PROGRAMS / "cgroup.procs").write_text("0")
 
 
 def _members() -> set[int]:

@@ -124,6 +124,12 @@ class Supervisor:
         print(f"{name} ended with {code}", flush=True)
 
 
+def let_pods_talk() -> None:
+    """Forward packets, and let Services translate those between pods on the same bridge, too."""
+    for setting in ("ipv4/ip_forward", "bridge/bridge-nf-call-iptables"):
+        Path("/proc/sys/net", setting).write_text("1", encoding="ascii")
+
+
 def mount_own_folders(place: Layout) -> None:
     """Give the mount namespace a /var/lib, /var/log and /run of its own, and let mounts spread within it."""
     _mount(str(place.lib), "/var/lib", MS_BIND)

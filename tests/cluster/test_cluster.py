@@ -1,8 +1,10 @@
 """The test cluster is what the operator's tests take it for."""
 
 import json
+import socket
 import subprocess
 import time
+import urllib.request
 from textwrap import indent
 
 import pytest
@@ -122,7 +124,21 @@ def test_a_service_reaches_its_pod_from_the_host_too(cluster: Cluster, namespace
     assert run(cluster, namespace, "client", pod("client", pod_spec(["python", "-c", fetch]))) == "200\n"
     if cluster.ours:
         address = field(cluster, namespace, "service/web", ".spec.clusterIP")
-        subprocess.run(["curl", "--fail", "--silent", "--max-time", "5", f"http://{address}"], check=True)
+        with urllib.request.urlopen(f"http://{address}", timeout=5) as answer:
+            assert answer.status == 200
+
+
+def test_a_pod_reaches_the_host(cluster: Cluster, namespace: str) -> None:
+    if not cluster.ours:
+        return
+    with socket.create_server(("", 0)) as server:
+        server.settimeout(60)
+        target = (cluster.host_address, server.getsockname()[1])
+        script = f"import socket; socket.create_connection({target}, timeout=20).sendall(b'hello')"
+        run(cluster, namespace, "caller", pod("caller", pod_spec(["python", "-c", script])))
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(16) == b"hello"
 
 
 def test_memory_beyond_the_limit_is_an_oom_kill(cluster: Cluster, namespace: str) -> None:
