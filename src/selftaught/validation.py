@@ -91,7 +91,11 @@ def _unmeasured(spec: RunSpec) -> Iterator[Advice]:
 
 
 def _unneeded(spec: RunSpec) -> Iterator[Advice]:
-    """Work that is paid for and gives nothing."""
+    """What costs something, or was meant, and gives nothing."""
+    for index, approval in enumerate(spec.approvals):
+        if approval.iteration > spec.iterations:
+            message = f"there is no iteration {approval.iteration}: spec.iterations is {spec.iterations}"
+            yield ("approvals", index, "iteration"), message, "correct the number, or raise spec.iterations"
     judging, pairs = spec.judging, spec.pairs
     if judging.samples_per_pair > 1 and judging.sampling.temperature == 0:
         message = f"{judging.samples_per_pair} samples at temperature 0 are {judging.samples_per_pair} equal judgments"

@@ -216,7 +216,11 @@ def fitted(result: StageResult, scores: Sequence[Score]) -> StageResult:
     """The result with as many scores as a termination message holds, and a word about the others."""
     for count in range(len(scores), -1, -1):
         left = len(scores) - count
-        note = f"{left} of {len(scores)} scores are in {SCORES} only" if left else ""
+        note = (
+            f"{left} of {len(scores)} scores (of subsets) are too many to tell here: see {SCORES} in the artifact"
+            if left
+            else ""
+        )
         fitting = result.model_copy(
             update={
                 "scores": tuple(scores[:count]),
@@ -225,7 +229,7 @@ def fitted(result: StageResult, scores: Sequence[Score]) -> StageResult:
         )
         if len(fitting.model_dump_json().encode()) <= MAX_RESULT_BYTES - RESERVED_BYTES:
             return fitting
-    return result.model_copy(update={"message": f"all scores are in {SCORES} only"})
+    return result.model_copy(update={"message": f"the scores are too many to tell here: see {SCORES} in the artifact"})
 
 
 def _scores(
@@ -266,6 +270,8 @@ def _message(scored: Sequence[BenchmarkScores], candidates: Sequence[CandidateSc
             f"pairs that do not fit into the context count as wrong ({', '.join(too_long[:8])}); "
             "raise stages.evaluate.engine.maxModelLen"
         )
+    if left_out := [f"{sum(one.left_out.values())} of {one.benchmark}" for one in scored if one.left_out]:
+        parts.append(f"rows that cannot be used were left out ({', '.join(left_out[:8])})")
     if not scored:
         parts.append("there is no benchmark, so nothing was measured; add one to evaluation.benchmarks")
     return "; ".join(parts)

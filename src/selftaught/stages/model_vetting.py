@@ -47,7 +47,7 @@ def vet(folder: Path) -> None:
         raise ModelError(f"there is no model folder {folder}; check the model's uri")
     try:
         files = _check_files(folder)
-        check_names(path.relative_to(folder).as_posix() for path in files)
+        check_names(str(folder), (path.relative_to(folder).as_posix() for path in files))
         _check_beginnings(files)
         documents = {path: _read_json(path) for path in files if path.suffix == ".json"}
     except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
@@ -62,16 +62,16 @@ def vet(folder: Path) -> None:
     _check_tokenizer(folder, top)
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_names(model: str, names: Iterable[str]) -> None:
     """Raise ModelError for names (relative, with slashes) of files that are never loaded."""
     for name in names:
         path = PurePosixPath(name)
         if path.suffix.lower() in CODE:
-            raise ModelError(f"the model has code or an archive in it ({name}); remove it, code is never run")
+            raise ModelError(f"{model} has code or an archive in it ({name}); remove it, code is never run")
         if path.suffix.lower() in PICKLES:
-            raise ModelError(f"the model has a pickle in it ({name}); only safetensors are loaded, so remove it")
+            raise ModelError(f"{model} has a pickle in it ({name}); only safetensors are loaded, so remove it")
         if path.name == "adapter_config.json":
-            raise ModelError(f"the model is an adapter ({name}), which names another model; merge it first")
+            raise ModelError(f"{model} is an adapter ({name}), which names another model; merge it first")
 
 
 def _check_files(folder: Path) -> list[Path]:

@@ -81,7 +81,7 @@ def _from_store(folder: Folder, partial: Path) -> None:
     files = folder.files()
     if not files:
         raise ModelError(f"there is no model at {folder.uri}; check the model's uri")
-    check_names(files)
+    check_names(folder.uri, files)
     for name, size in files.items():
         path = partial / name
         if not path.resolve().is_relative_to(partial.resolve()):

@@ -38,7 +38,7 @@ def run(config: TrainConfig, context: StageContext) -> StageResult:
         return done.result
     started = context.now()
     examples = read_examples(context.store, config.examples)
-    with quiet_libraries(), library_errors(), Scratch(output, config.key) as scratch:
+    with quiet_libraries(), library_errors(config.output), Scratch(output, config.key) as scratch:
         from selftaught.stages.training.session import Session
 
         work = WorkFolder(output, scratch)

@@ -36,7 +36,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def library_errors() -> Iterator[None]:
+def library_errors(output: str) -> Iterator[None]:
     """Raise ResourceError for lack of memory and StorageError for a full disk, whatever the library called it."""
     try:
         yield
@@ -47,7 +47,9 @@ def library_errors() -> Iterator[None]:
     except Exception as error:
         text = str(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in text:
-            raise StorageError("no space left for the training's files; free some, then start again") from error
+            raise StorageError(
+                f"no space left for the training's files in {output}; free some, then start again: it goes on from its last checkpoint"
+            ) from error
         if isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text):
             raise _no_memory() from error
         raise
