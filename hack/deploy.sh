@@ -20,7 +20,7 @@ test -n "$kubectl" || { echo "kubectl is not installed; it is needed to talk to 
 "$kubectl" apply --server-side -f manifests/deploy/rbac.yaml -f manifests/deploy/operator.yaml
 "$kubectl" -n selftaught-system rollout status --timeout=180s deployment/selftaught-operator
 if [ -n "$test_cluster" ]; then
-	"$kubectl" apply -f manifests/examples/quickstart-world.yaml
+	"$kubectl" apply -f manifests/quickstart-world.yaml
 	echo "building the quick start's world and its seed model (a minute or two)"
 	"$kubectl" wait --for=condition=Complete --timeout=15m job/quickstart-world
 	echo "now: export KUBECONFIG=$KUBECONFIG; kubectl apply -f manifests/examples/quickstart.yaml"

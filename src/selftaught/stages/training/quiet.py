@@ -48,7 +48,7 @@ def library_errors(output: str) -> Iterator[None]:
         text = str(error)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in text:
             raise StorageError(
-                f"no space left for the training's files in {output}; free some, then start again: it goes on from its last checkpoint"
+                f"no space left for the training's files in {output}; free some, then start again: checkpoints are kept"
             ) from error
         if isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text):
             raise _no_memory() from error
