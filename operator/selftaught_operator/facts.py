@@ -95,6 +95,8 @@ class PodFacts:
     end: PodEnd | None
     disruption: str
     """Why the cluster ended it, if it did (condition DisruptionTarget)."""
+    rejection: str
+    """Why its node did not take it, if so: such a pod has failed without a container."""
 
     @property
     def alive(self) -> bool:
@@ -166,7 +168,13 @@ def pod_facts(body: Body) -> PodFacts:
         if ended
         else None,
         disruption=f"{disrupted.get('reason', '')}: {disrupted.get('message', '')}" if disrupted else "",
+        rejection=f"{status.get('reason', '')}: {status.get('message', '')}" if rejected(status) else "",
     )
+
+
+def rejected(status: Body) -> bool:
+    """Whether a pod failed before it had a container: its node had no room or no device for it after all."""
+    return status.get("phase") == "Failed" and bool(status.get("reason")) and not status.get("containerStatuses")
 
 
 def waiting_words(status: Body, state: Body) -> str:

@@ -75,7 +75,7 @@ def attempts_of(
     attempts += [
         orphan(name, orphans)
         for name, orphans in pods.items()
-        if name not in seen and any(pod.alive for pod in orphans)
+        if name not in seen and any(pod.alive and pod.place is not None for pod in orphans)
     ]
     return tuple(attempts)
 
@@ -191,6 +191,9 @@ def pod_failure(pod: PodFacts) -> Failure | None:
     if pod.disruption and (pod.end is None or pod.end.exit_code != 0):
         text = f"the cluster ended the pod ({pod.disruption}); finished rows are kept"
         return Failure(reason="Disrupted", message=text[:1024], kind=FailureKind.DISRUPTION)
+    if pod.rejection:
+        text = f"its node did not take the pod ({pod.rejection})"
+        return Failure(reason="Rejected", message=text[:1024], kind=FailureKind.DISRUPTION)
     end = pod.end
     if end is None or end.exit_code == 0:
         return None
