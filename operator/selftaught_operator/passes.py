@@ -110,12 +110,13 @@ class Passes:
         await asyncio.gather(*runners, return_exceptions=True)
 
     async def _work(self, key: RunKey, task: Task) -> None:
-        memory = Memory()
+        memory, uid = Memory(), ""
         backoff = FIRST_BACKOFF_SECONDS
         while True:
             await asyncio.sleep(SETTLE_SECONDS)
             task.wake.clear()
-            uid = task.body["metadata"]["uid"]
+            if task.body["metadata"]["uid"] != uid:  # another run of the same name
+                memory, uid = Memory(), task.body["metadata"]["uid"]
             try:
                 step = await self._pass(task, memory)
                 backoff = FIRST_BACKOFF_SECONDS
@@ -127,9 +128,7 @@ class Passes:
                 step = Next(at=self._now() + timedelta(seconds=backoff))
                 log_failure(key, error, backoff)
                 backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
-            if task.body["metadata"]["uid"] != uid:
-                memory = Memory()  # another run of the same name
-            elif step.rest and not task.wake.is_set():
+            if step.rest and not task.wake.is_set():
                 if self._tasks.get(key) is task:
                     del self._tasks[key]
                 return

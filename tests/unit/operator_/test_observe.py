@@ -1,7 +1,5 @@
 """Jobs and pods in many states → the attempts that they are."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +21,7 @@ from kube_objects import (
 )
 from selftaught.api.labels import ATTEMPT_LABEL, ITERATION_LABEL, RUN_UID_LABEL, STAGE_LABEL
 from selftaught.api.results import Stage
-from selftaught.loop.observed import Attempt, AttemptState, FailureKind
+from selftaught.loop.observed import Attempt, AttemptProgress, AttemptState, FailureKind
 from selftaught_operator.facts import JobFacts, PodFacts
 from selftaught_operator.observe import Children, attempts_of
 
@@ -395,9 +393,14 @@ def test_what_an_earlier_run_of_the_name_left_is_told_apart() -> None:
     [pytest.param("judge", 4, id="every shard"), pytest.param("train", 1, id="the first pod of a training")],
 )
 def test_progress_is_asked_of_those_who_tell(stage: str, tellers: int) -> None:
-    asked: list[Any] = []
+    asked: list[tuple[str, int]] = []
+
+    def progress(name: str, pods: int) -> AttemptProgress:
+        asked.append((name, pods))
+        return some_progress()
+
     job = a_job(parallelism=4, job_labels=labels(**{STAGE_LABEL: stage}))
-    (attempt,) = attempts_of(Children((job,)), lambda *about: asked.append(about) or some_progress(), {})
+    (attempt,) = attempts_of(Children((job,)), progress, {})
     assert asked == [(JOB, tellers)]
     assert attempt.progress == some_progress()
 
