@@ -48,6 +48,8 @@ class SimulatedApiServer:
     objects: dict[str, Object] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Every write, as verb and path."""
+    reads: list[str] = field(default_factory=list)
+    """Paths of all reads."""
     kill_at: int | None = None
     """Kill in this write: twice the number of the write, one more to let it through first."""
     refuse: dict[str, ApiError] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class SimulatedApiServer:
     ) -> Object:
         """As an API server would answer. Raises ApiError, OperatorKilled."""
         if method not in MUTATING:
+            self.reads.append(path)
             return self._read(path, query or {})
         step = 2 * len(self.requests)
         self.requests.append((method, path))

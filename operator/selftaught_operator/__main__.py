@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 from kubernetes.aio.client import ApiClient
 
-from selftaught.api.base import GROUP, PLURAL, VERSION
 from selftaught.errors import SelfTaughtError
 from selftaught_operator.certificate import Certificate
 from selftaught_operator.cluster import Cluster
@@ -36,6 +35,7 @@ class Operator:
 
     def __init__(self, client: ApiClient, settings: Settings) -> None:
         self._settings = settings
+        self._namespaces = tuple(filter(None, settings.namespaces.split(",")))
         self._board = ProgressBoard()
         self._views = Views(self._board)
         self._metrics = Metrics(self._bodies)
@@ -60,7 +60,7 @@ class Operator:
         health = HealthServer(self._alive, self._ready, self._metrics.render)
         await health.start(self._settings.metrics_port)
         try:
-            await self._check_installed()
+            await self._cluster.check_installed(self._namespaces)
             if self._settings.leader_election:
                 waiting = asyncio.create_task(lead(self._transport, self._settings, self._work))
                 stopped = asyncio.create_task(self._stop.wait())
@@ -91,8 +91,7 @@ class Operator:
                 )
                 await server.start(None, self._settings.progress_port, self._certificate.context)
                 await self._publish()
-            names = tuple(filter(None, self._settings.namespaces.split(",")))
-            await watch(self._passes, self._views, names, self._stop, self._watching)
+            await watch(self._passes, self._views, self._namespaces, self._stop, self._watching)
         finally:
             self._leading = False
             self._metrics.leading.set(0)
@@ -120,10 +119,6 @@ class Operator:
 
     def _told(self, pod: AttemptPod) -> None:
         self._passes.wake((pod.namespace, pod.run))
-
-    async def _check_installed(self) -> None:
-        """Raises ApiError while the resource is not installed."""
-        await self._transport.request("GET", f"/apis/{GROUP}/{VERSION}/{PLURAL}", query={"limit": "1"})
 
     def _alive(self) -> str:
         return "a pass does not end" if self._passes.stuck() else ""

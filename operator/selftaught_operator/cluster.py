@@ -36,6 +36,11 @@ class Cluster:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    async def check_installed(self, namespaces: tuple[str, ...]) -> None:
+        """Raises ApiError while runs cannot be listed in each of the namespaces, or in all if none is named."""
+        for place in [f"namespaces/{name}/" for name in namespaces] or [""]:
+            await self._transport.request("GET", f"/apis/{GROUP}/{VERSION}/{place}{PLURAL}", query={"limit": "1"})
+
     async def write_status(self, run: Metadata, resource_version: str, status: RunStatus) -> str:
         """Replace a run's status, if it has not changed meanwhile; its new resource version.
 
