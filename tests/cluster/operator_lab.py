@@ -1,0 +1,238 @@
+"""A namespace with an operator: processes on this machine, with exactly the rights that an installation gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from builders import a_manifest
+from cluster.stub_kubelet import StubKubelet
+from real_cluster import ROOT, Cluster, KubectlError
+from selftaught.api.base import GROUP, PLURAL
+from selftaught_operator.rbac import AT_HOME, EVERYWHERE, Rule, role
+
+Object = dict[str, Any]
+
+ACCOUNT = "selftaught-operator"
+WORKING = "this replica works now"
+PATIENCE = 90.0
+"""Seconds; the machine may be busy with other things."""
+
+
+@dataclass
+class OperatorProcess:
+    """An operator that works, until it is stopped or killed."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait_until_working(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while WORKING not in self.said:
+            assert self.process.poll() is None, f"the operator ended: {self.said}"
+            assert time.monotonic() < deadline, f"the operator does not work: {self.said}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Exit status after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.kill()
+
+
+@dataclass
+class OperatorLab:
+    """Runs, and operators that look after them."""
+
+    cluster: Cluster
+    namespace: str
+    folder: Path
+    kubelet: StubKubelet
+    _started: int = field(default=0)
+
+    def install(self) -> None:
+        """The resource, the operator's account, and its rights in this namespace alone."""
+        kubectl = self.cluster.kubectl
+        kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests/crd/selftaughtruns.yaml'}")
+        kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{PLURAL}.{GROUP}")
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}
+        objects = [account, *self._rights(ACCOUNT, EVERYWHERE), *self._rights(f"{ACCOUNT}-home", AT_HOME)]
+        self.apply(*objects)
+        token = kubectl("create", "token", f"--namespace={self.namespace}", ACCOUNT, "--duration=1h").strip()
+        self.kubeconfig.write_text(json.dumps(self._kubeconfig(token)), encoding="utf-8")
+
+    def _rights(self, name: str, rules: tuple[Rule, ...]) -> tuple[Object, Object]:
+        subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.namespace}
+        group = "rbac.authorization.k8s.io"
+        binding = {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+            "subjects": [subject],
+        }
+        return role("Role", rules) | {"metadata": {"name": name}}, binding
+
+    def _kubeconfig(self, token: str) -> Object:
+        shown: Object = json.loads(
+            self.cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json")
+        )
+        user = shown["contexts"][0]["context"]["user"]
+        return shown | {"users": [{"name": user, "user": {"token": token}}]}
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "operator.kubeconfig"
+
+    def start(self, **settings: object) -> OperatorProcess:
+        """Start an operator; keywords are its settings."""
+        self._started += 1
+        given = {
+            "image": "selftaught/worker:dev",
+            "namespaces": self.namespace,
+            "pod_namespace": self.namespace,
+            "pod_name": f"operator-{self._started}",
+            "metrics_port": 0,
+            "status_seconds": 0.5,
+            "retry_seconds": 1,
+            "lease_seconds": 3,
+            "leader_election": False,
+            **settings,
+        }
+        variables = {f"SELFTAUGHT_OPERATOR_{name.upper()}": str(value) for name, value in given.items()}
+        environment = {**os.environ, **variables, "KUBECONFIG": str(self.kubeconfig), "PYTHONUNBUFFERED": "1"}
+        log = self.folder / f"operator-{self._started}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "selftaught_operator"], env=environment, stdout=output, stderr=output
+            )
+        return OperatorProcess(process, log)
+
+    @contextmanager
+    def operator(self, **settings: object) -> Iterator[OperatorProcess]:
+        """An operator that has begun to work; it stops in the end, if it still runs, without a word of trouble."""
+        operator = self.start(**settings)
+        try:
+            operator.wait_until_working()
+            yield operator
+        finally:
+            status = operator.stop()
+        assert status in (0, -signal.SIGKILL), operator.said
+        assert "Traceback" not in operator.said, operator.said
+
+    # Runs.
+
+    def apply(self, *objects: Object) -> None:
+        self.cluster.apply(self.namespace, yaml.safe_dump_all(objects))
+
+    def apply_run(self, name: str, *, annotations: dict[str, str] | None = None, **spec: Any) -> None:
+        """Create or change a run: one iteration, one stage after the other on the stub's node."""
+        self.apply(self.manifest(name, annotations=annotations, **spec))
+
+    def manifest(self, name: str, *, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
+        benchmarks = [
+            {"name": "choice", "uri": "s3://stub/choice.jsonl", "role": "Selection"},
+            {"name": "guard", "uri": "s3://stub/guard.jsonl", "role": "Gate", "maxDrop": "0.02"},
+        ]
+        defaults: Object = {
+            "iterations": 1,
+            "seed": {"model": {"uri": "s3://stub/seed"}},
+            "instructions": {"sources": [{"name": "chat", "uri": "s3://stub/chat.jsonl"}]},
+            "evaluation": {"benchmarks": benchmarks},
+            "storage": {"uri": "s3://stub/runs"},
+            "stages": {"all": {"template": self.kubelet.placement}},
+        }
+        manifest = a_manifest(**(defaults | spec))
+        manifest["metadata"] = {"name": name, "annotations": annotations or {}}
+        return manifest
+
+    def patch_run(self, name: str, patch: Object) -> None:
+        self.kubectl("patch", PLURAL, name, "--type=merge", f"--patch={json.dumps(patch)}")
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.cluster.kubectl(arguments[0], f"--namespace={self.namespace}", *arguments[1:])
+
+    def run(self, name: str) -> Object:
+        found: Object = json.loads(self.kubectl("get", PLURAL, name, "--output=json"))
+        return found
+
+    def status(self, name: str) -> Object:
+        status: Object = self.run(name).get("status", {})
+        return status
+
+    def names(self, kind: str) -> list[str]:
+        return [each.split("/", 1)[1] for each in self.kubectl("get", kind, "--output=name").split()]
+
+    def wait(self, what: Callable[[], bool], why: str, seconds: float = PATIENCE) -> None:
+        """Until it is so; an API server that is away answers nothing."""
+
+        def holds() -> bool:
+            try:
+                return what()
+            except KubectlError:
+                return False
+
+        self.cluster.wait(holds, seconds, why)
+
+    def wait_for(self, name: str, what: Callable[[Object], bool], why: str, seconds: float = PATIENCE) -> Object:
+        """The status of a run once it is so."""
+        seen: Object = {}
+
+        def holds() -> bool:
+            seen.clear()
+            seen.update(self.status(name))
+            return bool(seen) and what(seen)
+
+        try:
+            self.wait(holds, why, seconds)
+        except TimeoutError as error:
+            logs = "\n".join(path.read_text(encoding="utf-8")[-2000:] for path in self.folder.glob("*.log"))
+            raise AssertionError(f"{error}\nsummary: {seen.get('summary')}\n{logs}") from error
+        return seen
+
+    def wait_until_complete(self, name: str, seconds: float = PATIENCE) -> Object:
+        return self.wait_for(name, lambda status: condition(status, "Complete") != "", f"{name} is complete", seconds)
+
+    def wait_until_at_work(self, name: str, stage: str, iteration: int = 0) -> None:
+        """Until the pods of a stage run."""
+
+        def runs(status: Object) -> bool:
+            return any(
+                each["name"] == stage and each["state"] == "Running"
+                for told in status["iterations"]
+                if told["index"] == iteration
+                for each in told["stages"]
+            )
+
+        self.wait_for(name, runs, f"{stage} of {name} is at work")
+
+
+def condition(status: Object, kind: str) -> str:
+    """The reason of a condition that is true; empty if it is not."""
+    conditions = status.get("conditions", [])
+    return next((each["reason"] for each in conditions if each["type"] == kind and each["status"] == "True"), "")
+
+
+def words(status: Object, kind: str = "Complete") -> str:
+    """Reason and message of a condition, whether it is true or not."""
+    conditions = status.get("conditions", [])
+    return next((f"{each['reason']}: {each.get('message', '')}" for each in conditions if each["type"] == kind), "")
