@@ -85,7 +85,7 @@ def stage(
     name: Annotated[str, typer.Argument(help="select, generate, judge, curate, train or evaluate.")],
     config: Annotated[Path, typer.Option(help="Stage config (JSON).")],
     shard: Annotated[int, typer.Option(envvar="JOB_COMPLETION_INDEX", help="Which shard this is.", min=0)] = 0,
-    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    parent: Annotated[int | None, typer.Option(help="End with this process.", hidden=True)] = None,
     debug: DebugOption = False,
 ) -> None:
     """Run one stage (or shard of it) by itself: what pods do."""
@@ -95,8 +95,8 @@ def stage(
     if name not in list(Stage):
         print(f"error: there is no stage {name!r}; use one of {', '.join(Stage)}", file=sys.stderr)
         sys.exit(64)
-    if with_parent:
-        program.die_with_parent()
+    if parent is not None:
+        program.die_with_parent(parent)
     sys.exit(program.main(Stage(name), config, shard, debug=debug))
 
 

@@ -23,7 +23,7 @@ RUN_SECONDS = 1500
 
 def a_small_world() -> str:
     """The manifest of the world, at its small size."""
-    documents = list(yaml.safe_load_all((EXAMPLES / "quickstart-world.yaml").read_text()))
+    documents = list(yaml.safe_load_all((ROOT / "manifests/quickstart-world.yaml").read_text()))
     documents[1]["spec"]["template"]["spec"]["containers"][0]["command"] += ["--size", "small"]
     return yaml.safe_dump_all(documents)
 
@@ -86,7 +86,9 @@ def person(cluster: Cluster) -> Iterator[Person]:
 @pytest.mark.timeout(RUN_SECONDS + 600)
 def test_a_run_is_trained_on_two_pods_suspended_resumed_approved_and_completes(person: Person) -> None:
     def trains() -> bool:
-        progress = person.look().status.progress
+        status = person.look().status
+        assert status.phase != "Failed", status.summary.reason
+        progress = status.progress
         return progress is not None and progress.stage == "train" and 5 <= progress.percentage < 90
 
     person.cluster.wait(trains, RUN_SECONDS, "the first training tells its progress")

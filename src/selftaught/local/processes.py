@@ -132,12 +132,13 @@ class Processes:
         write_atomically(path, config.model_dump_json(indent=1).encode())
         self._active = attempt
         if config.stage is Stage.TRAIN:
-            command = [sys.executable, "-m", "selftaught", "stage", "train", "--config", str(path), "--with-parent"]
+            parent = ("--parent", str(os.getpid()))
+            command = [sys.executable, "-m", "selftaught", "stage", "train", "--config", str(path), *parent]
             self._training = Process(command, self._workdir, attempt, self._lock, self._inbox)
             self._training.attempt = attempt
             return
         if self._worker is None or not self._worker.alive:
-            command = [sys.executable, "-m", "selftaught.local.worker"]
+            command = [sys.executable, "-m", "selftaught.local.worker", str(os.getpid())]
             self._worker = Process(command, self._workdir, "worker", self._lock, self._inbox)
         self._worker.attempt = attempt
         self._jobs = [StageJob(config=config, shard=shard) for shard in range(config.shards)]

@@ -33,7 +33,7 @@ class StageJob(ApiModel):
 
 def main() -> None:
     """Serve jobs until standard input ends or SIGTERM comes."""
-    die_with_parent()
+    die_with_parent(int(sys.argv[1]))
     stop = StopRequest()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop.listen()

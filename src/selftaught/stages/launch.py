@@ -108,9 +108,10 @@ def explanation(codes: Mapping[int, int], endings: Mapping[int, Ending]) -> Fail
     best = min(failures, key=weight, default=None)
     if best is not None and (failures[best].failure.reason != "Error" or not killed):
         return failures[best]
-    reason = signal.Signals(signals[killed[0]]).name if killed else "an error"
+    ended = next((f"exit code {code}" for code in codes.values() if code > 0), "an error")
+    reason = signal.Signals(signals[killed[0]]).name if killed else ended
     advice = "; if memory ran out, lower training.microBatchSize or shard with strategy FSDP" if killed else ""
-    message = f"a process of the training was ended by {reason}{advice}"
+    message = f"a process of the training ended with {reason}{advice}"
     failure = StageFailure(reason="ProcessFailed", message=message, permanent=False)
     return FailureRecord(failure=failure, exit_code=TRANSIENT_EXIT_CODE)
 

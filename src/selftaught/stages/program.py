@@ -163,7 +163,8 @@ def main(stage: Stage, config_path: Path, shard_index: int, *, debug: bool) -> i
                 stage,
                 "--config",
                 str(config_path),
-                "--with-parent",
+                "--parent",
+                str(os.getpid()),
             ]
             record = launch.launch(config.training.parallelism, [*command, *(["--debug"] if debug else [])], output)
         else:
@@ -199,10 +200,13 @@ def finish(record: ResultRecord | FailureRecord, output: TextIO, *, on_terminal:
     return record.exit_code
 
 
-def die_with_parent() -> None:
-    """Get SIGTERM when the parent dies, however it dies (Linux)."""
+def die_with_parent(parent: int) -> None:
+    """Get SIGTERM when the parent, given by its process id, dies, however it dies (Linux).
+
+    In a container the parent may well be process 1.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         raise SystemExit(INTERRUPTED_EXIT_CODE)
 
 
