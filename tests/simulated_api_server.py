@@ -99,10 +99,14 @@ class SimulatedApiServer:
         match method:
             case "POST":
                 return self._create(f"{path}/{body['metadata']['name']}", body)
-            case "PUT":
+            case "PUT" if path.endswith("/status"):
                 return self._put_status(path.removesuffix("/status"), body)
+            case "PUT":
+                return self._replace(path, body)
+            case "PATCH" if content_type == MERGE_PATCH:
+                stored = self.objects[path]
+                return self._replace(path, stored | {"spec": stored["spec"] | body["spec"]})
             case "PATCH":
-                assert content_type != MERGE_PATCH
                 body["metadata"].setdefault("namespace", "lab")
                 return self.put(path, body)
             case _:
@@ -126,6 +130,12 @@ class SimulatedApiServer:
         meta["resourceVersion"] = str(self._version)
         self.objects[key] = body
         return body
+
+    def _replace(self, key: str, body: Object) -> Object:
+        stored = self.objects[key]["metadata"]
+        if body["metadata"]["resourceVersion"] != stored["resourceVersion"]:
+            raise ApiError(409, "Conflict", "the object has been modified")
+        return self.put(key, body | {"metadata": copy.deepcopy(stored)})
 
     def _put_status(self, key: str, body: Object) -> Object:
         if key not in self.objects or self.objects[key]["metadata"]["uid"] != body["metadata"]["uid"]:

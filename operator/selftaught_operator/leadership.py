@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -19,6 +20,8 @@ from selftaught_operator.transport import MERGE_PATCH, ApiError, Object, Transpo
 logger = logging.getLogger(__name__)
 
 LEASE = "selftaught-operator"
+TRUST = 4 / 5
+"""Of the Lease's duration: how long a leader that cannot renew it believes in it. Others wait for the whole."""
 
 
 class LeadershipLostError(Exception):
@@ -33,6 +36,7 @@ class Lease(BaseLock):
         self._transport = transport
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._version = ""
+        self._written_at = math.inf
 
     async def get(self, name: str, namespace: str) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception]:
         """Whether it is there, and who holds it or what went wrong."""
@@ -62,7 +66,14 @@ class Lease(BaseLock):
         meta = {"name": name, "namespace": namespace, "resourceVersion": self._version}
         return await self._write("PUT", f"{self._path}/{name}", {"metadata": meta, "spec": lease_spec(updated_record)})
 
+    async def run_out(self, seconds: float) -> None:
+        """Return when it has been held and was not renewed for so long, be it that a request gets no answer."""
+        loop = asyncio.get_running_loop()
+        while (left := self._written_at + seconds - loop.time()) > 0:
+            await asyncio.sleep(min(left, seconds / 10))
+
     async def _write(self, method: str, path: str, body: Object) -> bool:
+        began = asyncio.get_running_loop().time()
         try:
             body |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
             answer = await self._transport.request(method, path, body=body)
@@ -70,6 +81,7 @@ class Lease(BaseLock):
             logger.warning("the Lease %s could not be written: %s", self.name, error)
             return False
         self._version = str(answer["metadata"]["resourceVersion"])
+        self._written_at = began
         return True
 
 
@@ -86,23 +98,27 @@ def lease_spec(record: LeaderElectionRecord) -> Object:
 
 
 async def lead(transport: Transport, settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
-    """Wait for the Lease, work while it is held, give it up when the work ends. Raises LeadershipLostError."""
+    """Wait for the Lease, work while it is held, give it up when the work ends. Raises LeadershipLostError.
+
+    Whatever ends this, cancellation included, the work has ended too. A Lease that was lost is not touched: it is
+    another replica's.
+    """
     done = asyncio.Event()
     failure: list[BaseException] = []
+    workers: list[asyncio.Task[None] | None] = []
 
     async def working() -> None:
+        workers.append(asyncio.current_task())
         try:
             await work()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             failure.append(error)
-        finally:
-            done.set()
+        done.set()
 
     async def lost() -> None:
-        if not done.is_set():
-            failure.append(LeadershipLostError("the Lease could not be renewed in time"))
+        """What follows is told by `done` alone."""
 
     seconds = settings.lease_seconds
     lock = Lease(LEASE, settings.pod_namespace, settings.pod_name, transport)
@@ -117,19 +133,22 @@ async def lead(transport: Transport, settings: Settings, work: Callable[[], Awai
         )
     )
     running = asyncio.create_task(election.run(), name="leader election")
-    finished = asyncio.create_task(done.wait())
+    ends = (running, asyncio.create_task(done.wait()), asyncio.create_task(lock.run_out(seconds * TRUST)))
     try:
-        await asyncio.wait({running, finished}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             await running  # raises what it raised
     finally:
-        for task in (running, finished):
+        tasks = [task for task in (*ends, *workers) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(running, finished, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if done.is_set():
             await give_up(transport, settings)
     if failure:
         raise failure[0]
+    if not done.is_set():
+        raise LeadershipLostError("the Lease could not be renewed in time")
 
 
 async def give_up(transport: Transport, settings: Settings) -> None:
