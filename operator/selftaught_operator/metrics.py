@@ -16,7 +16,15 @@ from selftaught_operator.reconcile import Told
 STAGE_BUCKETS = (10, 30, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 PASS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 WAIT_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
-ENDED = (StageState.SUCCEEDED, StageState.FAILED)
+RESTART_REASONS = frozenset(
+    [
+        *("Manifest", "Data", "Model", "Budget", "Storage", "Resource", "Interrupted"),  # of stages: selftaught.errors
+        *("Error", "OOMKilled", "StartError", "ContainerCannotRun"),  # of the kubelet
+        *("BackoffLimitExceeded", "FailedIndexes", "PodFailurePolicy"),  # of the Job controller
+        *("Disrupted", "Rejected", "ResultLost", "NoResult", "Vanished", "Unknown"),  # ours
+    ]
+)
+"""Values of a label: whatever else a pod wrote as its reason is `Other`, so that series stay few."""
 
 
 class Metrics:
@@ -105,8 +113,8 @@ class Metrics:
             self._stages.labels(stage.name, outcome).observe(max(0, seconds))
         attempts_before = earlier.attempts if earlier is not None else 0
         if attempts_before and stage.attempts > attempts_before:
-            reason = earlier.message.split(":", 1)[0] if earlier is not None and earlier.message else "Unknown"
-            self._restarts.labels(stage.name, reason if reason.isalnum() else "Other").inc()
+            reason = stage.message.split(":", 1)[0] or "Unknown"
+            self._restarts.labels(stage.name, reason if reason in RESTART_REASONS else "Other").inc()
 
 
 def stages_of(status: RunStatus) -> dict[tuple[int, str], StageStatus]:
