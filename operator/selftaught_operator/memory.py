@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from selftaught.api.run import SelfTaughtRun
 from selftaught.api.stage_config import PromptTexts
 from selftaught.api.status import RunStatus
 from selftaught.artifacts import Manifest
@@ -37,6 +38,11 @@ class Memory:
     refused: dict[str, str] = field(default_factory=dict)
     """Starts that the cluster refused, by name, and its words."""
     written_at: datetime | None = None
+    looked_at: object = None
+    """All that the last pass went by; if it is still the same, there is nothing to do before its time."""
+    look_again: datetime | None = None
+    parsed: SelfTaughtRun | None = None
+    parsed_from: object = None
     _written: RunStatus | None = None
     _version: str = ""
     _superseded: set[str] = field(default_factory=set)
@@ -48,8 +54,12 @@ class Memory:
 
     def newest(self, status: RunStatus, version: str) -> tuple[RunStatus, str]:
         """The newest status and its resource version, given the one that the watch shows, which may lag behind."""
-        if self._written is not None and version in self._superseded:
+        if self._written is not None and self.is_ours(version):
             return self._written, self._version
         self._written = None
         self._superseded.clear()
         return status, version
+
+    def is_ours(self, version: str) -> bool:
+        """Whether nothing but our own writes has happened to the run since a resource version, or up to it."""
+        return version == self._version or version in self._superseded

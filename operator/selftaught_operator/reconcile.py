@@ -30,7 +30,7 @@ from selftaught_operator.cluster import Cluster, RefusedError
 from selftaught_operator.jobs import Object, folder_job, folder_job_name, pods_service, stage_job
 from selftaught_operator.memory import Memory, Watched
 from selftaught_operator.notes import notes_of
-from selftaught_operator.observe import attempts_of
+from selftaught_operator.observe import attempts_of, tellers
 from selftaught_operator.prompts import load_prompts
 from selftaught_operator.settings import Settings
 from selftaught_operator.unreadable import status_of_unreadable
@@ -75,15 +75,29 @@ class Reconciler:
     async def reconcile(self, body: Mapping[str, Any], memory: Memory, now: datetime) -> Next:
         """One pass. Raises StaleError if the run has changed meanwhile, GoneError if it is gone, ApiError."""
         version = str(body["metadata"]["resourceVersion"])
+        inputs = self._inputs(body, version, memory)
+        if inputs == memory.looked_at and memory.look_again is not None and now < memory.look_again:
+            return Next(at=memory.look_again)
+        memory.looked_at = None
         try:
-            run = SelfTaughtRun.model_validate({key: body[key] for key in SHOWN if key in body})
+            run = parsed(body, version, memory)
         except ValidationError as error:
             return await self._tell_unreadable(body, version, error, now)
         if condition_reason(run.status, ConditionType.FAILED) == Reason.INVALID_SPEC:
             run = run.model_copy(update={"status": reopened(run.status)})
         status, version = memory.newest(run.status, version)
-        run = run.model_copy(update={"status": status})
-        return await Pass(self, run, version, memory, now).go()
+        step = await Pass(self, run.model_copy(update={"status": status}), version, memory, now).go()
+        memory.looked_at, memory.look_again = inputs, None if step.rest else step.at
+        return step
+
+    def _inputs(self, body: Mapping[str, Any], version: str, memory: Memory) -> object:
+        """All that a pass goes by, but for the time."""
+        meta = body["metadata"]
+        children = self.watched.children(meta["namespace"], meta["name"])
+        progress = tuple(
+            self.watched.progress(meta["namespace"], job.name, tellers(job)) for job in children.jobs if job.end is None
+        )
+        return identity_of(body), "" if memory.is_ours(version) else version, children, progress
 
     async def _tell_unreadable(
         self, body: Mapping[str, Any], version: str, error: ValidationError, now: datetime
@@ -92,6 +106,21 @@ class Reconciler:
         if status is not None:
             await self.cluster.write_status(Metadata.model_validate(body["metadata"]), version, status)
         return Next(rest=True)
+
+
+def identity_of(body: Mapping[str, Any]) -> tuple[object, ...]:
+    """What makes a run the same but for its status."""
+    meta = body["metadata"]
+    return tuple(meta.get(key) for key in ("uid", "generation", "annotations", "labels", "deletionTimestamp"))
+
+
+def parsed(body: Mapping[str, Any], version: str, memory: Memory) -> SelfTaughtRun:
+    """The run; parsed anew only if more than our own status has changed. Raises ValidationError."""
+    identity = identity_of(body)
+    if memory.parsed is None or memory.parsed_from != identity or not memory.is_ours(version):
+        memory.parsed = SelfTaughtRun.model_validate({key: body[key] for key in SHOWN if key in body})
+        memory.parsed_from = identity
+    return memory.parsed
 
 
 class Pass:
