@@ -5,7 +5,7 @@ Objects are what the operator wrote; a process that is to die raises OperatorKil
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -218,9 +218,14 @@ class SimulatedLab:
         conditions = self.status.get("conditions", [])
         return next((each["reason"] for each in conditions if each["type"] == kind and each["status"] == "True"), "")
 
-    async def reconcile(self) -> Next | None:
+    async def another_operator(self, prepare: Callable[[str], Awaitable[None]]) -> Next | None:
+        """The first pass of another operator."""
+        self.memory = Memory()
+        return await self.reconcile(prepare)
+
+    async def reconcile(self, prepare: Callable[[str], Awaitable[None]] | None = None) -> Next | None:
         """One pass; none if the operator died in it, and another has taken its place."""
-        reconciler = Reconciler(Cluster(self.server), self, self.settings)
+        reconciler = Reconciler(Cluster(self.server), self, self.settings, prepare=prepare)
         body = copy.deepcopy(self.server.objects[RUN_KEY])
         try:
             return await reconciler.reconcile(body, self.memory, self.server.now)

@@ -15,6 +15,7 @@ from selftaught_operator.transport import APPLY_PATCH, ApiError, Transport
 
 CONFLICT = 409
 NOT_FOUND = 404
+ALREADY_EXISTS = "AlreadyExists"
 REFUSALS = (400, 403, 413, 422)
 
 
@@ -76,7 +77,7 @@ class Cluster:
         try:
             await self._transport.request("POST", path, query={"fieldManager": MANAGED_BY}, body=body)
         except ApiError as error:
-            if error.status == CONFLICT:
+            if error.reason == ALREADY_EXISTS:  # other conflicts, such as with a quota, are worth another try
                 return False
             if error.status in REFUSALS:
                 raise RefusedError(" ".join(str(error).split())) from error

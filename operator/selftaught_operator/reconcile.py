@@ -4,6 +4,7 @@ The status is written before anything is started (ADR 7), so an attempt is known
 deterministic names, so a pass that sees too little can only try to create what exists.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -33,7 +34,10 @@ from selftaught_operator.notes import notes_of
 from selftaught_operator.observe import attempts_of, tellers
 from selftaught_operator.prompts import load_prompts
 from selftaught_operator.settings import Settings
+from selftaught_operator.transport import ApiError
 from selftaught_operator.unreadable import status_of_unreadable
+
+logger = logging.getLogger(__name__)
 
 STUCK_SECONDS = 5.0
 """A Job that has been without pods for so long is asked about."""
@@ -160,6 +164,8 @@ class Pass:
         later = await self._tell(status, urgent=bool(decided.start or decided.stop or decided.prune))
         await self._stop(decided)
         await self._prune(decided)
+        if bodies or observed.alive:
+            await self._prepare_for_progress()
         refused = await self._create(bodies)
         if refused:
             status = summarise(self._run, observed, self._with_refusals(decided), self._now)
@@ -286,10 +292,17 @@ class Pass:
             if all(job.name != name for job in self._children.cleaners):
                 await self._cluster.create(folder_job(self._run, decided.prune, self._settings))
 
+    async def _prepare_for_progress(self) -> None:
+        """Without it, pods do their work all the same. Those at work may know another replica's authority only."""
+        if self._prepare is None:
+            return
+        try:
+            await self._prepare(self._namespace)
+        except ApiError as error:
+            logger.warning("progress of pods in %s will not be seen: %s", self._namespace, error)
+
     async def _create(self, bodies: tuple[Object, ...]) -> bool:
         """Create what is to be started; whether the cluster refused."""
-        if bodies and self._prepare is not None:
-            await self._prepare(self._namespace)
         for body in bodies:
             try:
                 await self._cluster.create(body)

@@ -19,7 +19,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 
 
 class ApiError(Exception):
-    """The API server said no. `status` is the HTTP status, 0 if it did not answer."""
+    """The API server said no. `status` is the HTTP status, 0 if it did not answer; `reason` its own word."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message or reason)
@@ -80,13 +80,13 @@ class ApiTransport:
             text = await response.read()  # type: ignore[no-untyped-call]
         except ApiException as error:
             status = int(error.status or 0)
-            raise ApiError(status, str(error.reason), message_of(error.body)) from error
+            raise ApiError(status, *told_by(error.body, str(error.reason))) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ApiError(0, type(error).__name__, f"the API server did not answer: {error}") from error
         finally:
             self._count(method, resource_of(path), status, time.monotonic() - began)
         if status >= 400:
-            raise ApiError(status, str(response.reason), message_of(text))
+            raise ApiError(status, *told_by(text, str(response.reason)))
         answer: Object = json.loads(text) if text else {}
         return answer
 
@@ -103,16 +103,18 @@ async def connect() -> ApiClient:
     return client
 
 
-def message_of(body: str | bytes | None) -> str:
-    """What a Status object says; the text itself if it is none."""
+def told_by(body: str | bytes | None, phrase: str) -> tuple[str, str]:
+    """Reason and message of a Status object; HTTP's phrase and the text itself if it is none."""
     if not body:
-        return ""
+        return phrase, ""
     text = body.decode("utf-8", errors="replace") if isinstance(body, bytes) else body
     try:
         told = json.loads(text)
     except ValueError:
-        return text[:300]
-    return str(told.get("message", "")) if isinstance(told, dict) else text[:300]
+        return phrase, text[:300]
+    if not isinstance(told, dict):
+        return phrase, text[:300]
+    return str(told.get("reason") or phrase), str(told.get("message", ""))
 
 
 def resource_of(path: str) -> str:

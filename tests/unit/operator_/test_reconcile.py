@@ -280,3 +280,41 @@ def test_a_file_uri_ends_the_run_with_advice() -> None:
     assert lab.condition("Failed") == "InvalidSpec"
     assert "pvc://" in lab.status["summary"]["reason"]
     assert lab.server.started == []
+
+
+def test_a_conflict_with_the_quota_is_no_sign_that_the_job_exists() -> None:
+    lab = a_lab()
+    words = 'Operation cannot be fulfilled on resourcequotas "team": the object has been modified'
+    lab.server.refuse["POST jobs"] = ApiError(409, "Conflict", words)
+    with pytest.raises(ApiError, match="resourcequotas"):
+        one_pass(lab)
+    lab.server.refuse.clear()
+    settled(lab)
+    assert lab.condition("Complete") == "IterationsDone"
+    assert lab.server.started[0] == "demo-evaluate-a1"
+
+
+def test_a_namespace_is_prepared_for_progress_also_if_its_pods_are_at_work_already() -> None:
+    """Another replica has another certificate authority: pods that it finds must get to know it."""
+    lab = a_lab()
+    one_pass(lab)
+    (job,) = lab.alive()
+    lab.run_pods(job)
+    prepared: list[str] = []
+
+    async def prepare(namespace: str) -> None:
+        prepared.append(namespace)
+
+    asyncio.run(lab.another_operator(prepare))
+    assert prepared == ["lab"]
+
+
+@pytest.mark.parametrize("status", [403, 500, 0])
+def test_a_namespace_that_cannot_be_prepared_for_progress_holds_nothing_up(status: int) -> None:
+    lab = a_lab()
+
+    async def prepare(namespace: str) -> None:
+        raise ApiError(status, "Forbidden", "exceeded quota: count/configmaps=0")
+
+    asyncio.run(lab.another_operator(prepare))
+    assert lab.server.started == ["demo-evaluate-a1"]

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from builders import a_manifest, at
+from builders import T0, a_manifest, at
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.status import ConditionStatus, ConditionType, Phase, RunStatus
 from selftaught_operator.unreadable import status_of_unreadable
 
 
-def told(status: Any = None, generation: int = 3, now: datetime = at(0), **spec: Any) -> RunStatus | None:
+def told(status: Any = None, generation: int = 3, now: datetime = T0, **spec: Any) -> RunStatus | None:
     body = a_manifest(**(spec or {"iterations": "many"}))
     body["metadata"]["generation"] = generation
     if status is not None:
