@@ -339,11 +339,18 @@ class Pass:
 
 
 def is_minor(before: RunStatus, after: RunStatus) -> bool:
-    """Whether two statuses tell the same but for how far the running stage is."""
+    """Whether two statuses tell the same but for the words about the running stage, and how far it is."""
     return told_of(before) == told_of(after)
 
 
 def told_of(status: RunStatus) -> dict[str, Any]:
-    """A status without what only tells how far the running stage is."""
-    minor: Any = {"progress": True, "usage": True, "summary": {"progress"}, "iterations": {"__all__": MINOR_FIELDS}}
+    """A status without words about the running stage, and how far it is."""
+    words = {"reason", "message", "observed_generation"}
+    minor: Any = {
+        "progress": True,
+        "usage": True,
+        "summary": {"progress", "reason"},
+        "conditions": {"__all__": words},
+        "iterations": {"__all__": MINOR_FIELDS},
+    }
     return status.model_dump(exclude=minor)
