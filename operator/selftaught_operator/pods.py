@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from selftaught.api.labels import CONFIG_ANNOTATION, KEY_ANNOTATION
+from selftaught.api.labels import CONFIG_ANNOTATION, JOB_INDEX_ANNOTATION, KEY_ANNOTATION
 from selftaught.api.placement import PodTemplate, StageSettings
 from selftaught.api.references import Judge
 from selftaught.api.results import Stage
@@ -158,7 +158,9 @@ def scheduling(chosen: StageSettings, template: PodTemplate) -> Object:
 
 def environment(run: SelfTaughtRun, planned: PlannedStage, settings: Settings) -> Object:
     """Variables of a stage: tokens by reference to their Secrets, where to tell progress, who is the first node."""
-    env: Object = {}
+    # Set by the Job controller too, unless the run's template has set it to something else.
+    index = {"fieldPath": f"metadata.annotations['{JOB_INDEX_ANNOTATION}']"}
+    env: Object = {"JOB_COMPLETION_INDEX": {"fieldRef": index}}
     if (token := token_of(run, planned.stage)) is not None and token.token_secret_ref is not None:
         secret = token.token_secret_ref
         env["HF_TOKEN"] = {"secretKeyRef": {"name": secret.name, "key": secret.key}}

@@ -28,7 +28,7 @@ def test_a_name_tells_its_place(stage: Stage, iteration: int, number: int, name:
 def test_a_long_name_is_cut_and_stays_apart() -> None:
     run = "r" * 70
     first, second = attempt_name(run, Stage.JUDGE, 1, 1), attempt_name(run, Stage.JUDGE, 1, 2)
-    assert len(first) == len(second) == 63
+    assert len(first) == len(second) == 58
     assert first != second
 
 
@@ -36,4 +36,4 @@ def test_a_long_name_is_cut_and_stays_apart() -> None:
 def test_every_name_is_a_label(run: str, stage: Stage, iteration: int, number: int) -> None:
     name = attempt_name(run, stage, iteration, number)
     assert LABEL.fullmatch(name)
-    assert len(name) <= 63
+    assert len(name) <= 58
