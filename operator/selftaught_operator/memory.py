@@ -54,6 +54,8 @@ class Memory:
 
     def newest(self, status: RunStatus, version: str) -> tuple[RunStatus, str]:
         """The newest status and its resource version, given the one that the watch shows, which may lag behind."""
+        if version == self._version:  # the watch has caught up, and does not go back
+            self._superseded.clear()
         if self._written is not None and self.is_ours(version):
             return self._written, self._version
         self._written = None

@@ -2,13 +2,18 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from selftaught.errors import ManifestError
 
 PREFIX = "SELFTAUGHT_OPERATOR_"
+
+
+def none_if_so_called(value: object) -> object:
+    """None for the word; an empty variable means the default."""
+    return None if value == "none" else value
 
 
 class Settings(BaseModel):
@@ -28,8 +33,8 @@ class Settings(BaseModel):
     """Name of this replica; identifies it in the Lease."""
     pod_ip: str = "127.0.0.1"
     """Address of this replica."""
-    user_id: int | None = 10001
-    """User and group of stage pods; none leaves the choice to the cluster (OpenShift)."""
+    user_id: Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(none_if_so_called)] = 10001
+    """User and group of stage pods; `none` leaves the choice to the cluster (OpenShift)."""
     progress_port: Annotated[int, Field(ge=0, le=65535)] = 8443
     """Port that pods tell their progress to."""
     progress_host: str = ""
@@ -48,8 +53,8 @@ class Settings(BaseModel):
     """How long a leader that is gone keeps others waiting."""
     cluster_domain: str = "cluster.local"
     """DNS domain of the cluster."""
-    log_level: str = "INFO"
-    """Level of the log."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
+    """Level of the log: `DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
