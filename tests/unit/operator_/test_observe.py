@@ -71,8 +71,8 @@ def only(job: JobFacts, *pods: PodFacts, words: str = "") -> Attempt:
             a_job(active=1),
             (a_pod(waiting("ImagePullBackOff", 'Back-off pulling image "x:1"'), phase="Pending"),),
             AttemptState.PENDING,
-            'ImagePullBackOff: Back-off pulling image "x:1"; correct the image (spec.stages) and '
-            "`kubectl selftaught retry`, or make it available",
+            'ImagePullBackOff: Back-off pulling image "x:1"; correct the image (spec.stages), '
+            "then suspend and resume the run; or make it available",
             id="image",
         ),
         pytest.param(
