@@ -1,8 +1,10 @@
 """What is kept of Jobs and pods: a few fields, since an operator holds thousands of them in memory."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 from typing import Any
 
 from selftaught.api.labels import (
@@ -21,6 +23,9 @@ from selftaught.api.results import Stage
 Body = Mapping[str, Any]
 """An object as the API server sends it."""
 
+RULE_INDEX = re.compile(r"rule at index ([0-2])$")
+"""The end of what the Job controller says of a rule that matched."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -34,6 +39,14 @@ class Place:
     key: str
 
 
+class FailureRule(IntEnum):
+    """Places of the rules in a Job's `podFailurePolicy`: by them it tells why it failed even if its pods are gone."""
+
+    PERMANENT = 0
+    DISRUPTED = 1
+    INTERRUPTED = 2
+
+
 @dataclass(frozen=True, slots=True)
 class JobEnd:
     """How a Job ended."""
@@ -42,6 +55,12 @@ class JobEnd:
     time: datetime
     reason: str = ""
     message: str = ""
+
+    @property
+    def rule(self) -> FailureRule | None:
+        """The rule that failed it, if one did."""
+        matched = RULE_INDEX.search(self.message) if self.reason == "PodFailurePolicy" else None
+        return FailureRule(int(matched[1])) if matched is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from selftaught.api.labels import (
 from selftaught.api.results import Stage
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.stage_config import StageConfig
-from selftaught.errors import PERMANENT_EXIT_CODE
+from selftaught.errors import INTERRUPTED_EXIT_CODE, PERMANENT_EXIT_CODE
 from selftaught.loop.names import shortened
 from selftaught.loop.placement import pods
 from selftaught.loop.planner import PlannedStage
+from selftaught_operator.facts import FailureRule
 from selftaught_operator.pods import folder_pod, stage_pod
 from selftaught_operator.settings import Settings
 
@@ -37,24 +38,28 @@ MANAGED_BY = "selftaught-operator"
 def stage_job(run: SelfTaughtRun, planned: PlannedStage, config: StageConfig, settings: Settings) -> Object:
     """The Job of an attempt at a stage.
 
-    One pod, or one per shard (each retried by itself), or one per node of a training, which fail together. A
-    disrupted pod is replaced for free; in a training it ends the attempt, since the others wait for it in vain.
+    One pod, or one per shard (each retried by itself), or one per node of a training, which fail together. A pod
+    that was disrupted or told to stop is replaced for free; in a training it ends the attempt, since the others wait
+    for it in vain.
     Raises ManifestError for what cannot run on a cluster.
     """
     width = pods(run.spec, planned.stage)
     together = planned.stage is Stage.TRAIN
-    disrupted = "FailJob" if together else "Ignore"
+    stopped = "FailJob" if together else "Ignore"
+    rules: dict[FailureRule, Object] = {
+        FailureRule.PERMANENT: {"action": "FailJob", **exit_code(PERMANENT_EXIT_CODE)},
+        FailureRule.DISRUPTED: {
+            "action": stopped,
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        },
+        FailureRule.INTERRUPTED: {"action": stopped, **exit_code(INTERRUPTED_EXIT_CODE)},
+    }
     spec: Object = {
         "completionMode": "Indexed",
         "completions": width,
         "parallelism": width,
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {
-            "rules": [
-                {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [PERMANENT_EXIT_CODE]}},
-                {"action": disrupted, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            ]
-        },
+        "podFailurePolicy": {"rules": [rules[place] for place in FailureRule]},
         "template": stage_pod(run, planned, config, settings, stage_labels(run, planned)),
     }
     if width > 1 and not together:
@@ -64,6 +69,11 @@ def stage_job(run: SelfTaughtRun, planned: PlannedStage, config: StageConfig, se
     if QUEUE_LABEL in run.metadata.labels:
         spec["suspend"] = True  # Kueue admits it; without this it could run before Kueue has seen it
     return job(run, planned.name, stage_labels(run, planned), {KEY_ANNOTATION: planned.key}, spec)
+
+
+def exit_code(code: int) -> Object:
+    """A failure rule's condition on how the container ended."""
+    return {"onExitCodes": {"operator": "In", "values": [code]}}
 
 
 def folder_job(run: SelfTaughtRun, folders: tuple[str, ...], settings: Settings) -> Object:

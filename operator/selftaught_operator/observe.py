@@ -11,10 +11,17 @@ from selftaught.api.outcomes import FailureRecord, OutcomeRecord, ResultRecord
 from selftaught.api.results import Stage, StageResult
 from selftaught.errors import INTERRUPTED_EXIT_CODE, PERMANENT_EXIT_CODE
 from selftaught.loop.observed import Attempt, AttemptProgress, AttemptState, Failure, FailureKind
-from selftaught_operator.facts import JobFacts, Place, PodFacts
+from selftaught_operator.facts import FailureRule, JobFacts, Place, PodFacts
 
 SIGKILL_EXIT_CODE = 137
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
+
+KINDS_BY_RULE: Mapping[FailureRule | None, tuple[str, FailureKind]] = {
+    FailureRule.PERMANENT: ("StageFailed", FailureKind.PERMANENT),
+    FailureRule.DISRUPTED: ("Disrupted", FailureKind.DISRUPTION),
+    FailureRule.INTERRUPTED: ("Interrupted", FailureKind.INTERRUPTED),
+}
+"""Why a Job failed whose pods are gone: deleted ones, as those of drained nodes are, vanish before it says so."""
 
 OUTCOME = TypeAdapter[ResultRecord | FailureRecord](OutcomeRecord)
 
@@ -183,7 +190,8 @@ class JobReading:
             return best
         end = self._job.end
         text = " ".join(f"{end.reason}: {end.message}".split())
-        return Failure(reason=end.reason or "JobFailed", message=text[:1024], kind=FailureKind.PROGRAM)
+        reason, kind = KINDS_BY_RULE.get(end.rule, (end.reason or "JobFailed", FailureKind.PROGRAM))
+        return Failure(reason=reason, message=text[:1024], kind=kind)
 
 
 def pod_failure(pod: PodFacts) -> Failure | None:

@@ -336,6 +336,37 @@ def test_a_job_that_failed_tells_why(pods: tuple[PodFacts, ...], reason: str, ki
     assert "\n" not in attempt.failure.message
 
 
+@pytest.mark.parametrize(
+    ("words", "reason", "kind"),
+    [
+        pytest.param(
+            "Container stage for pod lab/x failed with exit code 64 matching FailJob rule at index 0",
+            "StageFailed",
+            FailureKind.PERMANENT,
+            id="it can never work",
+        ),
+        pytest.param(
+            "Pod lab/x has condition DisruptionTarget matching FailJob rule at index 1",
+            "Disrupted",
+            FailureKind.DISRUPTION,
+            id="its node was drained",
+        ),
+        pytest.param(
+            "Container stage for pod lab/x failed with exit code 143 matching FailJob rule at index 2",
+            "Interrupted",
+            FailureKind.INTERRUPTED,
+            id="it was deleted by hand",
+        ),
+        pytest.param("another controller's words", "PodFailurePolicy", FailureKind.PROGRAM, id="words we do not know"),
+    ],
+)
+def test_a_job_whose_pods_are_gone_tells_by_its_rule_why_it_failed(words: str, reason: str, kind: FailureKind) -> None:
+    told = only(a_job(a_condition("Failed", 80, "PodFailurePolicy", words))).failure
+    assert told is not None
+    assert (told.reason, told.kind) == (reason, kind)
+    assert words in told.message
+
+
 def test_the_pod_failure_policy_ends_a_job_for_exit_code_64() -> None:
     words = "Container stage for pod lab/x failed with exit code 64 matching FailJob rule at index 0"
     failed = a_condition("Failed", 80, "PodFailurePolicy", words)
