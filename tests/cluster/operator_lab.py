@@ -17,8 +17,10 @@ import yaml
 from builders import a_manifest
 from cluster.stub_kubelet import StubKubelet
 from real_cluster import ROOT, Cluster, KubectlError
-from selftaught.api.base import GROUP, PLURAL
+from selftaught.api.base import GROUP, PLURAL, VERSION
+from selftaught.api.labels import RUN_LABEL
 from selftaught_operator.rbac import AT_HOME, EVERYWHERE, Rule, role
+from selftaught_operator.transport import ApiError
 
 Object = dict[str, Any]
 
@@ -171,16 +173,34 @@ class OperatorLab:
     def kubectl(self, *arguments: str) -> str:
         return self.cluster.kubectl(arguments[0], f"--namespace={self.namespace}", *arguments[1:])
 
-    def run(self, name: str) -> Object:
-        found: Object = json.loads(self.kubectl("get", PLURAL, name, "--output=json"))
-        return found
-
     def status(self, name: str) -> Object:
-        status: Object = self.run(name).get("status", {})
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{name}"
+        status: Object = self.kubelet.request("GET", path).get("status", {})
         return status
 
-    def names(self, kind: str) -> list[str]:
-        return [each.split("/", 1)[1] for each in self.kubectl("get", kind, "--output=name").split()]
+    def owned(self, kind: str, run: str) -> list[str]:
+        """Names of what has the label of a run: `jobs`, `pods`, `configmaps`, `services`."""
+        group = "/apis/batch/v1" if kind == "jobs" else "/api/v1"
+        path = f"{group}/namespaces/{self.namespace}/{kind}"
+        items = self.kubelet.request("GET", path, labelSelector=f"{RUN_LABEL}={run}")["items"]
+        return [item["metadata"]["name"] for item in items]
+
+    def worked(self, run: str) -> list[str]:
+        """The stages of a run that really did their work, in order; fails if one did it twice."""
+        work = self.kubelet.work_of(f"{self.namespace}/{run}")
+        places = [(each.key, each.index) for each in work]
+        assert len(places) == len(set(places)), f"work was done twice: {work}"
+        return [each.job.removeprefix(f"{run}-").rsplit("-", 1)[0] for each in work]
+
+    def jobs_of(self, run: str) -> list[str]:
+        """Names of all Jobs of a run that ever had pods on the stub's node, in order, once for each Job."""
+        return [name for space, name, _ in self.kubelet.jobs if space == self.namespace and name.startswith(f"{run}-")]
+
+    def events(self, run: str) -> str:
+        """What Events say of a run, a line each."""
+        path = f"/api/v1/namespaces/{self.namespace}/events"
+        items = self.kubelet.request("GET", path, fieldSelector=f"involvedObject.name={run}")["items"]
+        return "\n".join(f"{item['reason']}: {item['message']}" for item in items)
 
     def wait(self, what: Callable[[], bool], why: str, seconds: float = PATIENCE) -> None:
         """Until it is so; an API server that is away answers nothing."""
@@ -188,7 +208,7 @@ class OperatorLab:
         def holds() -> bool:
             try:
                 return what()
-            except KubectlError:
+            except (KubectlError, ApiError):
                 return False
 
         self.cluster.wait(holds, seconds, why)
@@ -218,7 +238,7 @@ class OperatorLab:
         def runs(status: Object) -> bool:
             return any(
                 each["name"] == stage and each["state"] == "Running"
-                for told in status["iterations"]
+                for told in status.get("iterations", [])
                 if told["index"] == iteration
                 for each in told["stages"]
             )
