@@ -64,6 +64,10 @@ test: check verify ## Everything: check, verify, and the tests on real vLLM and 
 cluster: $(STAMP) ## Start a real Kubernetes on this machine, for tests (needs root and Go; the first time it builds: 10 minutes)
 	@$(BIN)/python -m hack.cluster up
 
+.PHONY: cluster-kueue
+cluster-kueue: $(STAMP) ## Install Kueue on the test cluster (the first time it builds: 3 minutes)
+	@$(BIN)/python -m hack.cluster kueue
+
 .PHONY: cluster-down
 cluster-down: ## End the test cluster and delete its state
 	@test ! -x $(BIN)/python || $(BIN)/python -m hack.cluster down

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from hack.cluster import binaries, configs, images, packages, sandbox, supervisor, volumes
+from hack.cluster import binaries, configs, images, packages, queueing, sandbox, supervisor, volumes
 from hack.cluster.components import components
 from hack.cluster.errors import ClusterError
 from hack.cluster.layout import MACHINE_LOCK, MACHINE_RECORD, NODE_NAME, Layout, here
@@ -35,6 +35,7 @@ def main() -> int:
         ("down", "end it and delete its state"),
         ("status", "say which components run"),
         ("build", "only build its programs, or the extras that are named"),
+        ("kueue", "install Kueue on it, or do nothing if it is there"),
         ("restart-apiserver", "kill the API server and wait until it is back"),
         ("supervise", argparse.SUPPRESS),
         ("serve-volumes", argparse.SUPPRESS),
@@ -58,6 +59,9 @@ def main() -> int:
                 return status(place)
             case "build":
                 build(place, arguments.extras, _progress())
+            case "kueue":
+                with _alone():
+                    install_kueue(place, _progress())
             case "restart-apiserver":
                 restart(place, "kube-apiserver", arguments.down_seconds)
             case "supervise":
@@ -131,6 +135,29 @@ def build(place: Layout, extras: Sequence[str], say: Callable[[str], None]) -> N
     binaries.link(groups, place)
 
 
+def install_kueue(place: Layout, say: Callable[[str], None]) -> None:
+    """Have Kueue admit Jobs of the cluster that is up.
+
+    Raises:
+        ClusterError: the cluster is down, Go is missing, or Kueue does not come up.
+
+    """
+    holder = sandbox.read(place.record)
+    if holder is None or not holder.alive or not place.complete.exists():
+        raise ClusterError("the cluster is down: run `make cluster`")
+
+    def kubectl(*arguments: str, stdin: str | None = None) -> str:
+        return _kubectl(place, *arguments, stdin=stdin)
+
+    if queueing.is_installed(kubectl):
+        say("Kueue is installed already")
+        return
+    build(place, ("kueue",), say)
+    say("installing Kueue")
+    queueing.install(place, EXTRAS["kueue"], kubectl)
+    say(f"Kueue admits Jobs; its log: kubectl logs --namespace={queueing.NAMESPACE} deployment/{queueing.DEPLOYMENT}")
+
+
 def status(place: Layout) -> int:
     """Print a line per component; 1 if one is not ready."""
     holder = sandbox.read(place.record)
@@ -182,9 +209,9 @@ def _wait_until_up(place: Layout, say: Callable[[str], None]) -> None:
     _kubectl(place, "wait", "--for=create", "--namespace=default", "serviceaccount/default", "--timeout=60s")
 
 
-def _kubectl(place: Layout, *arguments: str) -> None:
+def _kubectl(place: Layout, *arguments: str, stdin: str | None = None) -> str:
     command = [str(place.bin / "kubectl"), f"--kubeconfig={place.kubeconfig}", *arguments]
-    _run(place, command)
+    return _run(place, command, stdin)
 
 
 def _inside(place: Layout, *command: str) -> None:
@@ -195,11 +222,12 @@ def _inside(place: Layout, *command: str) -> None:
     _run(place, sandbox.inside(holder, [str(program) if program.exists() else command[0], *command[1:]]))
 
 
-def _run(place: Layout, command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(place: Layout, command: list[str], stdin: str | None = None) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise ClusterError(f"`{' '.join(command)}` failed: {last}; logs are in {place.logs}")
+    return done.stdout
 
 
 def _supervise(place: Layout) -> None:
