@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from kubernetes.aio.client import ApiClient
@@ -28,6 +29,7 @@ from selftaught_operator.views import Views
 logger = logging.getLogger("selftaught_operator")
 
 PROGRESS_SERVICE = "selftaught-progress"
+PATIENCE_SECONDS = 2.0
 
 
 class Operator:
@@ -60,7 +62,9 @@ class Operator:
         health = HealthServer(self._alive, self._ready, self._metrics.render)
         await health.start(self._settings.metrics_port)
         try:
-            await self._cluster.check_installed(self._namespaces)
+            await once_it_answers(lambda: self._cluster.check_installed(self._namespaces), self._stop)
+            if self._stop.is_set():
+                return
             if self._settings.leader_election:
                 waiting = asyncio.create_task(lead(self._transport, self._settings, self._work))
                 stopped = asyncio.create_task(self._stop.wait())
@@ -125,6 +129,24 @@ class Operator:
 
     def _ready(self) -> str:
         return "" if self._watching.is_set() or not self._leading else "the first listing is not done"
+
+
+async def once_it_answers(check: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Check until the API server answers, or until told to stop. Raises ApiError for what waiting cannot mend.
+
+    Whoever ends instead is started again ever later, and comes back long after the API server has.
+    """
+    while not stop.is_set():
+        try:
+            await check()
+        except ApiError as error:
+            if 400 <= error.status < 500:
+                raise
+            logger.warning("waiting for the API server: %s", error)
+        else:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), PATIENCE_SECONDS)
 
 
 def now() -> datetime:

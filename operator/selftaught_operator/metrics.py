@@ -21,7 +21,7 @@ RESTART_REASONS = frozenset(
         *("Manifest", "Data", "Model", "Budget", "Storage", "Resource", "Interrupted"),  # of stages: selftaught.errors
         *("Error", "OOMKilled", "StartError", "ContainerCannotRun"),  # of the kubelet
         *("BackoffLimitExceeded", "FailedIndexes", "PodFailurePolicy"),  # of the Job controller
-        *("Disrupted", "Rejected", "ResultLost", "NoResult", "Vanished", "Unknown"),  # ours
+        *("Disrupted", "Rejected", "ResultLost", "NoResult", "Vanished", "StageFailed", "Unknown"),  # ours
     ]
 )
 """Values of a label: whatever else a pod wrote as its reason is `Other`, so that series stay few."""
