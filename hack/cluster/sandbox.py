@@ -152,6 +152,8 @@ def _connect(place: Layout, holder: Holder) -> None:
         (*enter, "ip", "link", "set", "lo", "up"),
         (*enter, "ip", "address", "add", f"{layout.NODE_ADDRESS}/{bits}", "dev", "eth0"),
         (*enter, "ip", "link", "set", "eth0", "up"),
+        # For the API server, which calls webhooks by their Services: where packets go is decided before it is changed.
+        (*enter, "ip", "route", "add", layout.SERVICE_NETWORK, "dev", "eth0"),
         ("ip", "route", "add", layout.POD_NETWORK, "via", layout.NODE_ADDRESS),
         ("ip", "route", "add", layout.SERVICE_NETWORK, "via", layout.NODE_ADDRESS),
     ):
