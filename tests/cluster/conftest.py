@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.operator_lab import OperatorLab
+from cluster.operator_lab import RIGHTS, OperatorLab
 from cluster.stub_kubelet import StubKubelet
 from real_cluster import Cluster, connect
 
@@ -36,6 +36,10 @@ def installed(cluster: Cluster, kubelet: StubKubelet, folder: Path) -> Iterator[
         lab = OperatorLab(cluster, name, folder, kubelet)
         lab.install()
         yield lab
+        # While the namespace's roles are still there.
+        for request in lab.requests():
+            assert request.allowed, request
+            assert request.right in RIGHTS, request
 
 
 @pytest.fixture
@@ -50,8 +54,9 @@ def attended(
     cluster: Cluster, kubelet: StubKubelet, tmp_path_factory: pytest.TempPathFactory, no_other_operator: None
 ) -> Iterator[OperatorLab]:
     """A namespace in which an operator works; tests have runs of different names in it."""
-    with installed(cluster, kubelet, tmp_path_factory.mktemp("attended")) as lab, lab.operator():
+    with installed(cluster, kubelet, tmp_path_factory.mktemp("attended")) as lab, lab.operator() as operator:
         yield lab
+        assert operator.stop() == 0, operator.said
 
 
 @pytest.fixture(scope="session")

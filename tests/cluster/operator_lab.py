@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from builders import a_manifest
+from cluster.audit import AuditedRequest, audited
 from cluster.stub_kubelet import StubKubelet
 from real_cluster import ROOT, Cluster, KubectlError
 from selftaught.api.base import GROUP, PLURAL, VERSION
@@ -25,6 +27,8 @@ from selftaught_operator.transport import ApiError
 Object = dict[str, Any]
 
 ACCOUNT = "selftaught-operator"
+RIGHTS = {(rule.group, rule.resource, verb) for rule in (*EVERYWHERE, *AT_HOME) for verb in rule.verbs}
+"""All that an operator may do."""
 WORKING = "this replica works now"
 PATIENCE = 90.0
 """Seconds; the machine may be busy with other things."""
@@ -69,11 +73,14 @@ class OperatorLab:
     namespace: str
     folder: Path
     kubelet: StubKubelet
+    began: int = 0
+    """Size of the audit log when it began."""
     _started: int = field(default=0)
 
     def install(self) -> None:
         """The resource, the operator's account, and its rights in this namespace alone."""
         kubectl = self.cluster.kubectl
+        self.began = self.cluster.audit_log.stat().st_size if self.cluster.ours else 0
         kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests/crd/selftaughtruns.yaml'}")
         kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{PLURAL}.{GROUP}")
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}}
@@ -100,6 +107,13 @@ class OperatorLab:
         )
         user = shown["contexts"][0]["context"]["user"]
         return shown | {"users": [{"name": user, "user": {"token": token}}]}
+
+    def requests(self) -> list[AuditedRequest]:
+        """All requests of this lab's operators, as the API server logged them; none on a cluster that is not ours."""
+        if not self.cluster.ours:
+            return []
+        user = f"system:serviceaccount:{self.namespace}:{ACCOUNT}"
+        return audited(self.cluster.audit_log, self.began, user)
 
     @property
     def kubeconfig(self) -> Path:
@@ -131,14 +145,13 @@ class OperatorLab:
 
     @contextmanager
     def operator(self, **settings: object) -> Iterator[OperatorProcess]:
-        """An operator that has begun to work; it stops in the end, if it still runs, without a word of trouble."""
+        """An operator that has begun to work, until the end."""
         operator = self.start(**settings)
         try:
             operator.wait_until_working()
             yield operator
         finally:
-            status = operator.stop()
-        assert status in (0, -signal.SIGKILL), operator.said
+            operator.kill()
         assert "Traceback" not in operator.said, operator.said
 
     # Runs.
@@ -151,6 +164,7 @@ class OperatorLab:
         self.apply(self.manifest(name, annotations=annotations, **spec))
 
     def manifest(self, name: str, *, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
+        """The manifest of a run."""
         benchmarks = [
             {"name": "choice", "uri": "s3://stub/choice.jsonl", "role": "Selection"},
             {"name": "guard", "uri": "s3://stub/guard.jsonl", "role": "Gate", "maxDrop": "0.02"},
@@ -193,8 +207,9 @@ class OperatorLab:
         return [each.job.removeprefix(f"{run}-").rsplit("-", 1)[0] for each in work]
 
     def jobs_of(self, run: str) -> list[str]:
-        """Names of all Jobs of a run that ever had pods on the stub's node, in order, once for each Job."""
-        return [name for space, name, _ in self.kubelet.jobs if space == self.namespace and name.startswith(f"{run}-")]
+        """Names of all Jobs at stages of a run that ever had pods on the stub's node, in order, once for each Job."""
+        names = [name for space, name, _ in self.kubelet.jobs if space == self.namespace]
+        return [name for name in names if name.startswith(f"{run}-") and not name.startswith(f"{run}-prune-")]
 
     def events(self, run: str) -> str:
         """What Events say of a run, a line each."""
@@ -256,3 +271,10 @@ def words(status: Object, kind: str = "Complete") -> str:
     """Reason and message of a condition, whether it is true or not."""
     conditions = status.get("conditions", [])
     return next((f"{each['reason']}: {each.get('message', '')}" for each in conditions if each["type"] == kind), "")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])

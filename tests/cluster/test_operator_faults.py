@@ -1,14 +1,19 @@
 """Runs on a real API server with a real Job controller, while everything around the operator breaks."""
 
 import json
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from cluster.operator_lab import Object, OperatorLab, condition, words
+from cluster.operator_lab import WORKING, Object, OperatorLab, condition, words
 from cluster.stub_kubelet import Course
+from real_cluster import ROOT
 from selftaught.api.outcomes import FailureRecord
 from selftaught.api.reasons import RETRY_ANNOTATION
 from selftaught.api.results import StageFailure
@@ -16,7 +21,10 @@ from selftaught.errors import PERMANENT_EXIT_CODE
 
 ONCE = ["evaluate", "select", "generate"]
 KILLS = 20
-ITERATIONS = 3
+KEPT = 2
+"""Checkpoints that the default retention keeps of a run that gets better all the time."""
+ITERATIONS = 5
+"""An operator that lives less than a stage takes starts one stage at most: so many that none is the last."""
 
 
 def stages(iterations: int = 1) -> list[str]:
@@ -39,6 +47,16 @@ def comparable(lab: OperatorLab, run: str, status: Object) -> Object:
     return plain
 
 
+def settled(lab: OperatorLab, run: str) -> Object:
+    """The status of a run that has ended, once the Jobs that delete its old checkpoints have ended, too."""
+
+    def pruned(status: Object) -> bool:
+        told = [each["checkpoint"]["pruned"] for each in status["iterations"] if each.get("checkpoint")]
+        return sum(told) == ITERATIONS - KEPT
+
+    return comparable(lab, run, lab.wait_for(run, pruned, f"old checkpoints of {run} are deleted"))
+
+
 # What befalls runs that one operator looks after, all at the same time. Each returns when it has been seen to.
 
 
@@ -51,10 +69,10 @@ def goes_well(lab: OperatorLab) -> None:
     assert lab.worked("plain") == stages(ITERATIONS)
     header, row = lab.kubectl("get", "selftaughtruns", "plain").splitlines()
     assert header.split() == ["NAME", "PHASE", "ITERATION", "STAGE", "PROGRESS", "BEST", "AGE"]
-    assert row.split()[:5] == ["plain", "Complete", "3/3", "0.750", "(i3)"]
+    assert row.split()[:5] == ["plain", "Complete", "5/5", "0.850", "(i5)"]
     header, row = lab.kubectl("get", "str", "plain", "--output=wide").splitlines()
     assert header.split()[7:] == ["BASELINE", "QUEUE", "RESTARTS", "REASON"]
-    assert "IterationsDone: 3 iterations done" in row
+    assert "IterationsDone: 5 iterations done" in row
     assert "0.600" in row
 
 
@@ -214,3 +232,97 @@ def fates(attended: OperatorLab) -> Iterator[dict[str, Future[None]]]:
 @pytest.mark.parametrize("fate", [pytest.param(fate, id=fate.__name__) for fate in FATES])
 def test_a_run_that(fate: Callable[[OperatorLab], None], fates: dict[str, Future[None]]) -> None:
     fates[fate.__name__].result()
+
+
+# What befalls the operator, or its namespace.
+
+
+def test_killed_again_and_again_the_end_is_the_same(
+    lab: OperatorLab, attended: OperatorLab, fates: dict[str, Future[None]]
+) -> None:
+    """Stages go on while no operator is there, and end at any moment of one's life."""
+    moments = random.Random(20)
+    lab.apply_run("broken", iterations=ITERATIONS)
+    for _ in range(KILLS):
+        operator = lab.start()
+        operator.wait_until_working()
+        time.sleep(moments.uniform(0, 0.5))
+        operator.kill()
+    assert condition(lab.status("broken"), "Complete") == "", "all were killed during the run"
+    fates["goes_well"].result()
+    with lab.operator():
+        lab.wait_until_complete("broken")
+        unbroken = settled(attended, "plain")
+        assert settled(lab, "broken") == unbroken
+    assert lab.worked("broken") == stages(ITERATIONS)
+    assert lab.jobs_of("broken") == [f"broken-{stage}-a1" for stage in stages(ITERATIONS)]
+
+
+def test_a_full_quota_is_told_and_waited_for(lab: OperatorLab) -> None:
+    lab.kubectl("create", "quota", "jobs", "--hard=count/jobs.batch=0")
+    lab.kubectl("create", "quota", "pods", "--hard=pods=0")
+    lab.wait(lambda: lab.kubectl("get", "quota", "--output=jsonpath={.items[*].status.hard}").count("{") == 2, "quotas")
+    with lab.operator():
+        lab.apply_run("poor")
+        status = lab.wait_for("poor", lambda status: "quota" in words(status), "a Job is refused")
+        assert words(status).startswith("Pending: poor-evaluate-a1 cannot be created: ")
+        assert "exceeded quota: jobs" in words(status)
+        lab.kubectl("delete", "quota", "jobs")
+        status = lab.wait_for("poor", lambda status: "quota: pods" in words(status), "pods are refused")
+        assert words(status).startswith("Pending: evaluate: FailedCreate: ")
+        assert lab.owned("jobs", "poor") == ["poor-evaluate-a1"]
+        lab.kubectl("delete", "quota", "pods")
+        status = lab.wait_until_complete("poor")
+        assert (status["restarts"], status["restartsCounted"]) == (0, 0)
+        assert lab.worked("poor") == stages()
+
+
+def test_of_two_operators_one_works_and_the_other_takes_over(lab: OperatorLab) -> None:
+    with lab.operator(leader_election=True) as first:
+        second = lab.start(leader_election=True)
+        try:
+            with lab.kubelet.hold(lab.namespace, "inherited-evaluate-a1"):
+                lab.apply_run("inherited")
+                lab.wait_until_at_work("inherited", "evaluate")
+                assert WORKING not in second.said
+                first.kill()
+                second.wait_until_working()
+            lab.wait(lambda: "inherited-select-a1" in lab.jobs_of("inherited"), "the second operator goes on")
+        finally:
+            second.kill()
+    assert lab.jobs_of("inherited")[:2] == ["inherited-evaluate-a1", "inherited-select-a1"]
+
+
+def test_two_operators_that_both_work_start_nothing_twice(lab: OperatorLab) -> None:
+    with lab.operator(), lab.operator():
+        lab.apply_run("shared")
+        status = lab.wait_until_complete("shared")
+    assert (status["restarts"], status["restartsCounted"]) == (0, 0)
+    assert lab.worked("shared") == stages()
+    assert lab.jobs_of("shared") == [f"shared-{stage}-a1" for stage in stages()]
+
+
+def test_a_run_that_is_deleted_while_no_operator_is_there_leaves_nothing(lab: OperatorLab) -> None:
+    with lab.operator() as operator, lab.kubelet.hold(lab.namespace, "deleted-select-a1"):
+        lab.apply_run("deleted")
+        lab.wait_until_at_work("deleted", "select")
+        operator.kill()
+        lab.kubectl("delete", "selftaughtruns", "deleted", "--timeout=30s")
+        kinds = ("jobs", "pods", "configmaps")
+        lab.wait(lambda: not any(lab.owned(kind, "deleted") for kind in kinds), "what the run owns is deleted")
+
+
+def test_the_api_server_may_go_away_and_come_back(lab: OperatorLab) -> None:
+    if not lab.cluster.ours:
+        return
+    with lab.operator() as operator:
+        with lab.kubelet.hold(lab.namespace, "cut-off-select-a1"):
+            lab.apply_run("cut-off")
+            lab.wait_until_at_work("cut-off", "select")
+            restart = [sys.executable, "-m", "hack.cluster", "restart-apiserver", "--down-seconds=1"]
+            subprocess.run(restart, cwd=ROOT, check=True, timeout=120)
+        status = lab.wait_until_complete("cut-off")
+        assert operator.process.poll() is None
+    assert (status["restarts"], status["restartsCounted"]) == (0, 0)
+    assert lab.worked("cut-off") == stages()
+    assert lab.jobs_of("cut-off") == [f"cut-off-{stage}-a1" for stage in stages()]
