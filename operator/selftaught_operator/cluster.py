@@ -152,9 +152,9 @@ class Cluster:
         if not items:
             return "no Kueue Workload for it: is Kueue installed, and does it manage this namespace?"
         conditions = {entry["type"]: entry for entry in items[0].get("status", {}).get("conditions", [])}
-        for kind in ("QuotaReserved", "Admitted", "Evicted"):
+        for kind, status in (("QuotaReserved", "False"), ("Admitted", "False"), ("Evicted", "True")):
             told = conditions.get(kind)
-            if told is not None and (told.get("status") == "False" or kind == "Evicted"):
+            if told is not None and told.get("status") == status:
                 return f"Kueue: {told.get('message', '')}"
         return "Kueue has not decided yet"
 
