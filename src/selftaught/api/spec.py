@@ -167,4 +167,4 @@ class RunSpec(ApiModel):
     budget: Budget = Budget()
     """Limits in cost."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """Delete Jobs, Pods and ConfigMaps of a finished run after this time; never the run or its artifacts."""
+    """Delete Jobs and Pods of a finished run after this time; never the run or its artifacts."""
