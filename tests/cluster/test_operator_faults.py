@@ -52,7 +52,7 @@ def settled(lab: OperatorLab, run: str) -> Object:
 
     def pruned(status: Object) -> bool:
         told = [each["checkpoint"]["pruned"] for each in status["iterations"] if each.get("checkpoint")]
-        return sum(told) == ITERATIONS - KEPT
+        return told.count(True) == ITERATIONS - KEPT
 
     return comparable(lab, run, lab.wait_for(run, pruned, f"old checkpoints of {run} are deleted"))
 
