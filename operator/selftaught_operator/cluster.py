@@ -1,10 +1,11 @@
-"""What the operator asks of the API server. Every method is one request."""
+"""What the operator asks of the API server. Nearly every method is one request."""
 
 import hashlib
 from datetime import datetime
 from typing import Any
 
 from selftaught.api.base import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from selftaught.api.labels import JOB_UID_LABEL, KUEUE_APIS
 from selftaught.api.run import Metadata
 from selftaught.api.status import RunStatus
 from selftaught_operator.jobs import MANAGED_BY, Object
@@ -146,9 +147,13 @@ class Cluster:
 
     async def queue_words(self, namespace: str, job_uid: str) -> str:
         """Why Kueue has not admitted a Job, in its own words."""
-        path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/workloads"
-        answer = await self._forgiving("GET", path, labelSelector=f"kueue.x-k8s.io/job-uid={job_uid}")
-        items = answer.get("items", []) if answer is not None else []
+        items: list[Object] = []
+        for api in KUEUE_APIS:
+            path = f"/apis/{api}/namespaces/{namespace}/workloads"
+            answer = await self._forgiving("GET", path, labelSelector=f"{JOB_UID_LABEL}={job_uid}")
+            if answer is not None:
+                items = answer.get("items", [])
+                break
         if not items:
             return "no Kueue Workload for it: is Kueue installed, and does it manage this namespace?"
         conditions = {entry["type"]: entry for entry in items[0].get("status", {}).get("conditions", [])}

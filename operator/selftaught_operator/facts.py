@@ -78,6 +78,8 @@ class JobFacts:
     deleting: bool
     suspended: bool
     suspended_since: datetime | None
+    start: datetime | None
+    """When it was last let go: made, or no longer suspended."""
     pods: int
     """How many it wants at once."""
     active: int
@@ -138,6 +140,7 @@ def job_facts(body: Body) -> JobFacts:
         deleting=bool(meta.get("deletionTimestamp")),
         suspended=bool(spec.get("suspend")),
         suspended_since=instant(suspended["lastTransitionTime"]) if suspended else None,
+        start=instant(status["startTime"]) if status.get("startTime") else None,
         pods=int(spec.get("parallelism") or 1),
         active=int(status.get("active") or 0),
         end=job_end(status),

@@ -66,8 +66,6 @@ def stage_job(run: SelfTaughtRun, planned: PlannedStage, config: StageConfig, se
         spec["backoffLimitPerIndex"] = RETRIES_OF_A_SHARD
     else:
         spec["backoffLimit"] = 0
-    if QUEUE_LABEL in run.metadata.labels:
-        spec["suspend"] = True  # Kueue admits it; without this it could run before Kueue has seen it
     return job(run, planned.name, stage_labels(run, planned), {KEY_ANNOTATION: planned.key}, spec)
 
 
@@ -117,6 +115,8 @@ def job(run: SelfTaughtRun, name: str, labels: dict[str, str], annotations: dict
     """A Job that the run owns, with the run's queue."""
     queue = {name: value for name in QUEUE_LABELS if (value := run.metadata.labels.get(name))}
     meta = metadata(run, name, labels | queue) | {"annotations": annotations}
+    if QUEUE_LABEL in queue:
+        spec = spec | {"suspend": True}  # Kueue admits it; without this it could run before Kueue has seen it
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": spec}
 
 

@@ -143,7 +143,7 @@ class JobReading:
             number=place.attempt,
             key=place.key,
             state=state,
-            start_time=None if state in (AttemptState.PENDING, AttemptState.QUEUED) else first_start(self._pods),
+            start_time=None if state in (AttemptState.PENDING, AttemptState.QUEUED) else self._start(),
             end_time=job.end.time if job.end is not None else None,
             queued_since=(job.suspended_since or job.created) if state is AttemptState.QUEUED else None,
             stopping=job.deleting and not ended,
@@ -161,6 +161,13 @@ class JobReading:
         if any(pod.started is not None for pod in self._pods):
             return AttemptState.RUNNING
         return AttemptState.PENDING
+
+    def _start(self) -> datetime | None:
+        """Since when it runs: shards that ended before the Job was suspended and let go again do not count."""
+        if self._job.suspended:
+            return first_start(pod for pod in self._pods if pod.running)
+        start = first_start(self._pods)
+        return start if start is None or self._job.start is None else max(start, self._job.start)
 
     def _message(self) -> str:
         waiting = next((pod.waiting for pod in self._pods if pod.waiting), "")

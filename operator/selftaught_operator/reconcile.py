@@ -231,10 +231,12 @@ class Pass:
     async def _words_of_stuck_jobs(self) -> dict[str, str]:
         """One read for each Job that has no pods and should: what holds it is said by Kueue, or in its Events."""
         with_pods = {pod.job for pod in self._children.pods}
+        at_work = {pod.job for pod in self._children.pods if pod.alive}
         words: dict[str, str] = {}
         for job in self._children.jobs:
             age = (self._now - job.created).total_seconds()
-            if job.end is not None or job.deleting or job.name in with_pods or age < STUCK_SECONDS:
+            busy = job.name in (at_work if job.suspended else with_pods)
+            if job.end is not None or job.deleting or busy or age < STUCK_SECONDS:
                 continue
             ask = self._cluster.queue_words if job.suspended else self._cluster.warning
             words[job.name] = await ask(self._namespace, job.uid)

@@ -22,6 +22,11 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUE_LABELS = (QUEUE_LABEL, "kueue.x-k8s.io/priority-class", "kueue.x-k8s.io/max-exec-time-seconds")
 """Kueue's labels of a run that its Jobs carry."""
 
+KUEUE_APIS = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
+"""The newer one first, which Kueue has since 0.15; later ones serve it alone."""
+JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
+"""On Kueue's Workload of a Job."""
+
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 JOB_INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 

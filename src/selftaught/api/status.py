@@ -92,9 +92,9 @@ class StageStatus(ApiModel):
     failures: int = 0
     """Attempts that failed; interrupted ones are left out. Spaces the next attempts."""
     active_seconds: int = 0
-    """Running time of the attempts that have ended."""
+    """Running time of the attempts that have ended, and of the one at work before it was preempted."""
     gpu_seconds: int = 0
-    """GPU seconds of the attempts that have ended."""
+    """GPU seconds in that time."""
     running_seconds: int = 0
     """Running time of the attempt at work, in whole minutes."""
     message: str = ""

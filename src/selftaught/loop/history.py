@@ -30,11 +30,11 @@ class StageHistory:
     """Attempts up to this number have ended and are counted."""
     failures: int = 0
     active_seconds: int = 0
-    """Running time of ended attempts."""
+    """Running time of ended attempts, and of the one at work before it was last put back into its queue."""
     running_seconds: float = 0.0
-    """Running time of the attempt at work."""
+    """Running time of the attempt at work since then."""
     gpu_seconds: int = 0
-    """Of ended attempts."""
+    """As `active_seconds`."""
     start_time: datetime | None = None
     end_time: datetime | None = None
     retry_time: datetime | None = None
@@ -116,6 +116,9 @@ class Merger:
         history = from_status(told)
         last = max([history.attempts, *seen])
         history = replace(history, attempts=last, start_time=earliest(history.start_time, seen.values()))
+        current = seen.get(history.ended + 1)
+        if told is not None and current is not None and current.start_time is None:
+            history = self._spent(history, told.running_seconds)  # it ran, and was put back into its queue
         for number in range(history.ended + 1, last + 1):
             attempt = seen.get(number)
             if attempt is None:
@@ -134,12 +137,9 @@ class Merger:
 
     def _ended(self, history: StageHistory, attempt: Attempt, last: int) -> StageHistory:
         end = attempt.end_time or self._now
-        seconds = math.ceil(attempt.running_seconds(end))
         history = replace(
-            history,
+            self._spent(history, math.ceil(attempt.running_seconds(end))),
             ended=attempt.number,
-            active_seconds=history.active_seconds + seconds,
-            gpu_seconds=history.gpu_seconds + seconds * self._gpus,
             end_time=end,
             retry_time=None,
             failure=None,
@@ -152,18 +152,19 @@ class Merger:
 
     def _gone(self, history: StageHistory, number: int, told: StageStatus | None, last: int) -> StageHistory:
         seconds = told.running_seconds if told is not None and number == told.ended + 1 else 0
-        history = replace(
-            history,
-            ended=number,
-            active_seconds=history.active_seconds + seconds,
-            gpu_seconds=history.gpu_seconds + seconds * self._gpus,
-            end_time=self._now,
-        )
+        history = replace(self._spent(history, seconds), ended=number, end_time=self._now)
         if self._done and number == last:
             return history
         kind = FailureKind.INTERRUPTED if self._asked_to_stop else FailureKind.DISRUPTION
         failure = Failure(reason=Reason.VANISHED, message="it was deleted while it was at work", kind=kind)
         return self._failed(history, failure, "", self._now)
+
+    def _spent(self, history: StageHistory, seconds: int) -> StageHistory:
+        return replace(
+            history,
+            active_seconds=history.active_seconds + seconds,
+            gpu_seconds=history.gpu_seconds + seconds * self._gpus,
+        )
 
     def _failed(self, history: StageHistory, failure: Failure, key: str, end: datetime) -> StageHistory:
         if failure.kind is FailureKind.PROGRAM:

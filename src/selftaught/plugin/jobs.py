@@ -88,8 +88,17 @@ def queued(snapshot: Snapshot, job: Job, name: str) -> Answer:
         for kind, status in (("Evicted", "True"), ("QuotaReserved", "False"), ("Admitted", "False"))
         if (condition := workload.status.get(kind, status)) is not None
     ]
+    evicted = workload.status.get("Evicted")
+    if evicted is not None and evicted.reason.startswith("Deactivated"):
+        return Answer(
+            f"somebody to activate the Workload of {name}",
+            since=evicted.last_transition_time,
+            because=(words(evicted.reason, evicted.message),),
+            next_step=f"kubectl patch workload {workload.metadata.name} --type merge "
+            """-p '{"spec":{"active":true}}'""",
+        )
     reserved = workload.status.get("QuotaReserved")
-    times = [workload.status.get("QuotaReserved", "False"), workload.status.get("Evicted")]
+    times = [workload.status.get("QuotaReserved", "False"), evicted]
     return Answer(
         f"the checks of Kueue's admission of {name} (its quota is reserved)"
         if reserved is not None

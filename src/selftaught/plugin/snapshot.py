@@ -7,13 +7,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from selftaught.api.labels import JOB_NAME_LABEL
+from selftaught.api.labels import JOB_NAME_LABEL, JOB_UID_LABEL, KUEUE_APIS
 from selftaught.api.run import SelfTaughtRun
 from selftaught.api.status import StageState, StageStatus
 from selftaught.plugin.cluster import Cluster, ForbiddenError, JsonObject, escaped
 from selftaught.plugin.objects import Event, Job, Pod, View, Workload
 
-JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
 Value = TypeVar("Value")
 SomeView = TypeVar("SomeView", bound=View)
 AT_WORK = (StageState.RUNNING, StageState.QUEUED, StageState.PENDING)
@@ -108,9 +107,12 @@ def warnings_about(cluster: Cluster, names: set[tuple[str, str]]) -> tuple[Event
 
 def workload_of(cluster: Cluster, job: Job) -> Workload | None:
     """What Kueue makes of a Job."""
-    path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{escaped(cluster.namespace)}/workloads"
-    found = items(cluster.get(path, {"labelSelector": f"{JOB_UID_LABEL}={job.metadata.uid}"}))
-    return next(iter(parsed(Workload, found)), None)
+    for api in KUEUE_APIS:
+        path = f"/apis/{api}/namespaces/{escaped(cluster.namespace)}/workloads"
+        listing = cluster.get(path, {"labelSelector": f"{JOB_UID_LABEL}={job.metadata.uid}"})
+        if listing is not None:
+            return next(iter(parsed(Workload, items(listing))), None)
+    return None
 
 
 def items(listing: JsonObject | None) -> list[JsonObject]:

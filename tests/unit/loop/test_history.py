@@ -144,6 +144,63 @@ def test_waiting_is_not_running() -> None:
     assert past.running_seconds == 0
 
 
+QUEUED = judge(1, AttemptState.QUEUED)
+
+
+@pytest.mark.parametrize(
+    ("known", "active", "running"),
+    [
+        pytest.param(
+            observed(judge(), previous=told(attempts=1, running_seconds=60)), 0, 100, id="at work as it was told"
+        ),
+        pytest.param(
+            observed(QUEUED, previous=told(attempts=1, running_seconds=120)),
+            120,
+            0,
+            id="preempted: what it ran is kept",
+        ),
+        pytest.param(
+            observed(QUEUED, previous=told(StageState.QUEUED, attempts=1, active_seconds=120, gpu_seconds=960)),
+            120,
+            0,
+            id="only once",
+        ),
+        pytest.param(
+            observed(
+                judge(start_time=at(90)),
+                previous=told(StageState.QUEUED, attempts=1, active_seconds=120, gpu_seconds=960),
+            ),
+            120,
+            10,
+            id="admitted again",
+        ),
+        pytest.param(
+            observed(judge(1, AttemptState.PENDING), previous=told(attempts=1, running_seconds=60)),
+            60,
+            0,
+            id="its pods are being replaced",
+        ),
+        pytest.param(
+            observed(failed(start_time=None), previous=told(attempts=1, running_seconds=60)),
+            60,
+            0,
+            id="its pods are gone",
+        ),
+        pytest.param(
+            observed(
+                judge(2, AttemptState.QUEUED), previous=told(attempts=2, ended=1, active_seconds=60, gpu_seconds=480)
+            ),
+            60,
+            0,
+            id="another attempt waits",
+        ),
+    ],
+)
+def test_running_time_before_a_preemption_is_kept(known: Observed, active: int, running: float) -> None:
+    past = merged(known).at(1, Stage.JUDGE)
+    assert (past.active_seconds, past.gpu_seconds, past.running_seconds) == (active, active * 8, running)
+
+
 def test_several_vanished_attempts_share_the_running_time_told_once() -> None:
     past = merged(observed(previous=told(attempts=3, ended=1, running_seconds=60))).at(1, Stage.JUDGE)
     assert (past.ended, past.active_seconds) == (3, 60)

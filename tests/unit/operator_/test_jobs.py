@@ -283,6 +283,8 @@ def test_what_ends_a_job_at_once(stage: Stage, disrupted: str) -> None:
 
 def test_only_jobs_of_a_queue_begin_suspended() -> None:
     assert a_job(a_run(QUEUE), Stage.CURATE)["spec"]["suspend"] is True
+    assert folder_job(a_run(QUEUE), FOLDERS, PLAIN)["spec"]["suspend"] is True
+    assert "suspend" not in folder_job(a_run(), FOLDERS, PLAIN)["spec"]
     assert "suspend" not in a_job(a_run({"kueue.x-k8s.io/priority-class": "high"}), Stage.CURATE)["spec"]
 
 

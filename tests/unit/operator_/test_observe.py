@@ -24,6 +24,7 @@ from selftaught.api.results import Stage
 from selftaught.loop.observed import Attempt, AttemptProgress, AttemptState, FailureKind
 from selftaught_operator.facts import JobFacts, PodFacts
 from selftaught_operator.observe import Children, attempts_of
+from simulated_api_server import stamp
 
 COMPLETE = a_condition("Complete", 80, "CompletionsReached")
 FAILED = a_condition("Failed", 80, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
@@ -136,6 +137,36 @@ def test_waiting_for_admission_counts_from_the_suspension() -> None:
     made = only(a_job(suspend=True))
     preempted = only(a_job(a_condition("Suspended", 20), suspend=True))
     assert (made.queued_since, preempted.queued_since) == (at(0), at(20))
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "start"),
+    [
+        pytest.param(a_job(startTime=stamp(at(5))), (a_pod(running(10)),), 10, id="never queued"),
+        pytest.param(
+            a_job(startTime=stamp(at(200)), parallelism=2),
+            (a_pod(ended(0), phase="Succeeded"), a_pod(running(205), index=1)),
+            200,
+            id="admitted again, a shard was done before",
+        ),
+        pytest.param(
+            a_job(suspend=True, parallelism=2),
+            (a_pod(ended(0), phase="Succeeded"), a_pod(running(205), index=1, deleting=True)),
+            205,
+            id="being preempted for the second time",
+        ),
+        pytest.param(
+            a_job(a_condition("Suspended", 90), suspend=True, parallelism=2),
+            (a_pod(ended(0), phase="Succeeded"),),
+            None,
+            id="in the queue again, a shard was done before",
+        ),
+    ],
+)
+def test_an_attempt_runs_since_it_was_last_admitted(
+    job: JobFacts, pods: tuple[PodFacts, ...], start: float | None
+) -> None:
+    assert only(job, *pods).start_time == (None if start is None else at(start))
 
 
 def test_what_others_say_is_told_when_the_pods_say_nothing() -> None:

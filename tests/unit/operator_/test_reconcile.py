@@ -1,7 +1,9 @@
 """Whole runs through real requests to a simulated API server, with an operator that dies at every single one."""
 
 import asyncio
+import copy
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -121,6 +123,38 @@ def test_what_an_earlier_run_left_is_deleted_before_anything_starts() -> None:
     assert lab.server.objects[f"{JOBS}/{job}"]["metadata"]["deletionTimestamp"]
     settled(lab)
     assert lab.condition("Complete") == "IterationsDone"
+
+
+def a_workload(message: str) -> dict[str, Any]:
+    """Kueue's, of a Job that is not admitted."""
+    told = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": message}
+    return {"kind": "Workload", "metadata": {"name": "job"}, "status": {"conditions": [told]}}
+
+
+@pytest.mark.parametrize("version", ["v1beta1", "v1beta2"])
+def test_a_preempted_job_waits_in_the_queue_and_kueues_words_are_told(version: str) -> None:
+    lab = a_lab(stages={"evaluate": {"shards": 2}})
+    lab.manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team-a"}
+    lab.server.put(RUN_KEY, copy.deepcopy(lab.manifest))
+    one_pass(lab)
+    (job,) = lab.alive()
+    body = lab.server.objects[f"{JOBS}/{job}"]
+    assert body["spec"]["suspend"]
+    body["spec"]["suspend"] = False
+    lab.run_pods(job)
+    lab.server.now += timedelta(seconds=90)
+    one_pass(lab)
+    lab.end_pods(job, 0, "")  # one shard is done
+    lab.server.remove(f"{PODS}/{job}-1")
+    body["spec"]["suspend"] = True
+    lab.server.put(
+        f"/apis/kueue.x-k8s.io/{version}/namespaces/lab/workloads/job", a_workload("no quota, 2 more needed")
+    )
+    one_pass(lab)
+    (queued,) = [each for each in lab.status["conditions"] if each["type"] == "Queued"]
+    assert (queued["status"], queued["message"]) == ("True", "evaluate: Kueue: no quota, 2 more needed")
+    assert lab.status["iterations"][0]["stages"][0]["activeSeconds"] == 60
+    assert lab.status["usage"]["activeSeconds"] == 60
 
 
 def test_suspending_stops_the_job_and_resuming_goes_on() -> None:

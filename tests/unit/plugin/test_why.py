@@ -264,6 +264,28 @@ SAID = '{"type":"failure","failure":{"reason":"Data","message":"row 3 has no tex
             id="Kueue's quota is full",
         ),
         pytest.param(
+            (
+                a_job(JOB, a_condition("Suspended"), spec={"suspend": True}, metadata=QUEUE),
+                an_object(
+                    "Workload",
+                    "job-demo",
+                    metadata={"labels": {"kueue.x-k8s.io/job-uid": "u1"}},
+                    status={
+                        "conditions": [
+                            a_condition("QuotaReserved", "False", "Pending", "The workload is deactivated"),
+                            a_condition("Evicted", "True", "Deactivated", "The workload is deactivated"),
+                        ]
+                    },
+                ),
+            ),
+            [
+                "waits for   somebody to activate the Workload of iteration 1: judge",
+                "because     Deactivated: The workload is deactivated",
+                """kubectl patch workload job-demo --type merge -p '{"spec":{"active":true}}'""",
+            ],
+            id="deactivated in Kueue",
+        ),
+        pytest.param(
             refused('pods "demo-0" is forbidden: exceeded quota: gpus, requested: cpu=2, used: cpu=4, limited: cpu=4'),
             ["room in the namespace's quota", "requested: cpu=2", "2026-01-01 00:00:20", "describe resourcequota"],
             id="a full quota",
