@@ -54,6 +54,7 @@ def test_other_pods_belong_to_no_run() -> None:
 
 def test_progress_of_jobs_that_are_gone_is_forgotten() -> None:
     view = a_view()
+    view.jobs = {**view.jobs, ("shop", "demo"): {a_job(name=OTHER)}}
     for namespace, job in (("lab", JOB), ("lab", OTHER), ("shop", OTHER)):
         view.board.take(AttemptPod(namespace, "demo", job, 0), "uid", Report(fraction=0.5), at(0))
     view.forget_progress("lab")
