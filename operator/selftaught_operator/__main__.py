@@ -13,11 +13,11 @@ from kubernetes.aio.client import ApiClient
 from selftaught.errors import SelfTaughtError
 from selftaught_operator.certificate import Certificate
 from selftaught_operator.cluster import Cluster
-from selftaught_operator.handlers import watch
+from selftaught_operator.handlers import register, watch
 from selftaught_operator.health import HealthServer
 from selftaught_operator.leadership import LeadershipLostError, lead
 from selftaught_operator.metrics import Metrics
-from selftaught_operator.passes import Body, Passes
+from selftaught_operator.passes import Passes
 from selftaught_operator.pods import CA_CONFIG_MAP, CA_KEY
 from selftaught_operator.progress import ProgressServer
 from selftaught_operator.reconcile import Reconciler
@@ -40,7 +40,7 @@ class Operator:
         self._namespaces = tuple(filter(None, settings.namespaces.split(",")))
         self._board = ProgressBoard()
         self._views = Views(self._board)
-        self._metrics = Metrics(self._bodies)
+        self._metrics = Metrics()
         self._transport = ApiTransport(client, self._metrics.requested)
         self._cluster = Cluster(self._transport)
         reconciler = Reconciler(self._cluster, self._views, settings, self._metrics.told, self._authority)
@@ -50,9 +50,6 @@ class Operator:
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
         self._leading = False
-
-    def _bodies(self) -> tuple[Body, ...]:
-        return self._passes.bodies()
 
     async def run(self) -> None:
         """Work until SIGTERM. Raises LeadershipLostError, ApiError."""
@@ -95,7 +92,8 @@ class Operator:
                 )
                 await server.start(None, self._settings.progress_port, self._certificate.context)
                 await self._publish()
-            await watch(self._passes, self._views, self._namespaces, self._stop, self._watching)
+            registry = register(self._passes, self._views, self._metrics.runs)
+            await watch(registry, self._namespaces, stop=self._stop, ready=self._watching)
         finally:
             self._leading = False
             self._metrics.leading.set(0)

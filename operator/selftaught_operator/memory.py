@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from selftaught.api.run import SelfTaughtRun
 from selftaught.api.stage_config import PromptTexts
 from selftaught.api.status import RunStatus
 from selftaught.artifacts import Manifest
@@ -41,24 +40,23 @@ class Memory:
     looked_at: object = None
     """All that the last pass went by; if it is still the same, there is nothing to do before its time."""
     look_again: datetime | None = None
-    parsed: SelfTaughtRun | None = None
-    parsed_from: object = None
-    _written: RunStatus | None = None
+    _written: str = ""
+    """The status that was last written, as JSON: a tenth of the object's size."""
     _version: str = ""
     _superseded: set[str] = field(default_factory=set)
 
     def wrote(self, status: RunStatus, *, on: str, version: str, now: datetime) -> None:
         """A status was written on one resource version and gave another."""
         self._superseded.add(on)
-        self._written, self._version, self.written_at = status, version, now
+        self._written, self._version, self.written_at = status.model_dump_json(exclude_none=True), version, now
 
     def newest(self, status: RunStatus, version: str) -> tuple[RunStatus, str]:
         """The newest status and its resource version, given the one that the watch shows, which may lag behind."""
         if version == self._version:  # the watch has caught up, and does not go back
             self._superseded.clear()
-        if self._written is not None and self.is_ours(version):
-            return self._written, self._version
-        self._written = None
+        if self._written and self.is_ours(version):
+            return RunStatus.model_validate_json(self._written), self._version
+        self._written = ""
         self._superseded.clear()
         return status, version
 

@@ -1,6 +1,7 @@
-"""Prometheus metrics. Series of single runs are made from what is being looked after, so they vanish with the run."""
+"""Prometheus metrics. Series of single runs are made from what the watch shows, so they vanish with the run."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
 from selftaught.api.status import ConditionStatus, Phase, RunStatus, StageState, StageStatus
-from selftaught_operator.passes import Finished
+from selftaught_operator.passes import Finished, key_of
 from selftaught_operator.reconcile import Told
 
 STAGE_BUCKETS = (10, 30, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -30,7 +31,8 @@ RESTART_REASONS = frozenset(
 class Metrics:
     """What the operator counts."""
 
-    def __init__(self, bodies: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+    def __init__(self) -> None:
+        self.runs = Runs()
         self.registry = CollectorRegistry()
         self.leading = Gauge("selftaught_leader", "Whether this replica works", registry=self.registry)
         self._stages = Histogram(
@@ -73,7 +75,7 @@ class Metrics:
             registry=self.registry,
         )
         self._planned: dict[tuple[str, str], datetime] = {}
-        self.registry.register(Runs(bodies))
+        self.registry.register(self.runs)
 
     def render(self) -> bytes:
         """All metrics as text."""
@@ -122,11 +124,56 @@ def stages_of(status: RunStatus) -> dict[tuple[int, str], StageStatus]:
     return {(each.index, stage.name): stage for each in status.iterations for stage in each.stages}
 
 
-class Runs(Collector):
-    """Series of the runs that are being looked after."""
+@dataclass(frozen=True, slots=True)
+class RunSeries:
+    """What is kept of a run's status, as long as the run exists."""
 
-    def __init__(self, bodies: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        self._bodies = bodies
+    phase: str
+    conditions: tuple[tuple[str, bool], ...]
+    iteration: int
+    progress_time: float | None
+    accuracies: tuple[tuple[str, str, float], ...]
+    """Benchmark, iteration (0: the seed), accuracy."""
+    input_tokens: int
+    output_tokens: int
+    gpu_seconds: int
+
+
+def series_of(status: RunStatus) -> RunSeries:
+    """What is kept of a status."""
+    told = status.progress
+    return RunSeries(
+        phase=status.phase,
+        conditions=tuple((each.type, each.status is ConditionStatus.TRUE) for each in status.conditions),
+        iteration=status.iteration,
+        progress_time=told.last_updated_time.timestamp() if told is not None else None,
+        accuracies=tuple(
+            (score.benchmark, str(done.index), float(score.accuracy))
+            for done in status.iterations
+            for score in (status.baseline if done.index == 0 else done.scores)
+        ),
+        input_tokens=status.usage.input_tokens,
+        output_tokens=status.usage.output_tokens,
+        gpu_seconds=status.usage.gpu_seconds,
+    )
+
+
+class Runs(Collector):
+    """Series of the runs that exist, those that have ended among them."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, str], RunSeries] = {}
+
+    def see(self, body: Mapping[str, Any]) -> None:
+        """A run was added or changed. A status that cannot be read is left out."""
+        try:
+            self._runs[key_of(body)] = series_of(RunStatus.model_validate(body.get("status", {})))
+        except ValidationError:
+            self.forget(body)
+
+    def forget(self, body: Mapping[str, Any]) -> None:
+        """A run was deleted."""
+        self._runs.pop(key_of(body), None)
 
     def collect(self) -> Iterator[Metric]:
         """All series."""
@@ -144,23 +191,18 @@ class Runs(Collector):
         )
         tokens = GaugeMetricFamily("selftaught_run_tokens", "Tokens used", labels=[*run, "kind"])
         gpu = GaugeMetricFamily("selftaught_run_gpu_seconds", "GPU seconds used", labels=run)
-        for body in self._bodies():
-            labels = [body["metadata"]["namespace"], body["metadata"]["name"]]
-            try:
-                status = RunStatus.model_validate(body.get("status", {}))
-            except ValidationError:
-                continue
+        for key, series in self._runs.items():
+            labels = list(key)
             for each in Phase:
-                phase.add_metric([*labels, each], float(status.phase is each))
-            for told in status.conditions:
-                condition.add_metric([*labels, told.type], float(told.status is ConditionStatus.TRUE))
-            iteration.add_metric(labels, status.iteration)
-            if status.progress is not None:
-                progress.add_metric(labels, status.progress.last_updated_time.timestamp())
-            for done in status.iterations:
-                for score in status.baseline if done.index == 0 else done.scores:
-                    accuracy.add_metric([*labels, score.benchmark, str(done.index)], float(score.accuracy))
-            tokens.add_metric([*labels, "input"], status.usage.input_tokens)
-            tokens.add_metric([*labels, "output"], status.usage.output_tokens)
-            gpu.add_metric(labels, status.usage.gpu_seconds)
+                phase.add_metric([*labels, each], float(series.phase == each))
+            for kind, true in series.conditions:
+                condition.add_metric([*labels, kind], float(true))
+            iteration.add_metric(labels, series.iteration)
+            if series.progress_time is not None:
+                progress.add_metric(labels, series.progress_time)
+            for benchmark, index, value in series.accuracies:
+                accuracy.add_metric([*labels, benchmark, index], value)
+            tokens.add_metric([*labels, "input"], series.input_tokens)
+            tokens.add_metric([*labels, "output"], series.output_tokens)
+            gpu.add_metric(labels, series.gpu_seconds)
         yield from (phase, condition, iteration, progress, accuracy, tokens, gpu)

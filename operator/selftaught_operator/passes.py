@@ -6,6 +6,7 @@ can be deleted at any time, whether an operator is there or not (ADR 8).
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,10 @@ LONGEST_PASS_SECONDS = 180.0
 class Task:
     """The task of one run."""
 
-    body: Body
+    text: bytes = b""
+    """The run as JSON: a tenth of the object's size, and there may be a thousand."""
+    uid: str = ""
+    version: str = ""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     runner: asyncio.Task[None] | None = None
     began: datetime | None = None
@@ -72,17 +76,22 @@ class Passes:
         key = key_of(body)
         task = self._tasks.get(key)
         if task is None:
-            task = self._tasks[key] = Task(body)
+            task = self._tasks[key] = Task()
+            self._keep(task, body)
             task.runner = asyncio.create_task(self._work(key, task), name=f"run {key[0]}/{key[1]}")
-        elif older(body, task.body):
+        elif older(body, task):
             return
-        task.body = body
+        self._keep(task, body)
         task.wake.set()
+
+    def _keep(self, task: Task, body: Body) -> None:
+        task.text = json.dumps(body).encode()
+        task.uid, task.version = body["metadata"]["uid"], body["metadata"]["resourceVersion"]
 
     def forget(self, body: Body) -> None:
         """A run was deleted; what it owns is deleted by the cluster."""
         task = self._tasks.get(key_of(body))
-        if task is not None and task.body["metadata"]["uid"] == body["metadata"]["uid"]:
+        if task is not None and task.uid == body["metadata"]["uid"]:
             del self._tasks[key_of(body)]
             if task.runner is not None:
                 task.runner.cancel()
@@ -92,9 +101,9 @@ class Passes:
         if (task := self._tasks.get(key)) is not None:
             task.wake.set()
 
-    def bodies(self) -> tuple[Body, ...]:
+    def keys(self) -> tuple[RunKey, ...]:
         """Runs that are being looked after."""
-        return tuple(task.body for task in self._tasks.values())
+        return tuple(self._tasks)
 
     def stuck(self) -> bool:
         """Whether a pass has been at work for much longer than its requests may take."""
@@ -115,8 +124,8 @@ class Passes:
         while True:
             await asyncio.sleep(SETTLE_SECONDS)
             task.wake.clear()
-            if task.body["metadata"]["uid"] != uid:  # another run of the same name
-                memory, uid = Memory(), task.body["metadata"]["uid"]
+            if task.uid != uid:  # another run of the same name
+                memory, uid = Memory(), task.uid
             try:
                 step = await self._pass(task, memory)
                 backoff = FIRST_BACKOFF_SECONDS
@@ -139,7 +148,7 @@ class Passes:
             began = task.began = self._now()
             problem = ""
             try:
-                return await self._reconcile(task.body, memory, began.replace(microsecond=0))
+                return await self._reconcile(json.loads(task.text), memory, began.replace(microsecond=0))
             except (StaleError, GoneError):
                 raise
             except Exception as error:
@@ -160,12 +169,12 @@ def key_of(body: Body) -> RunKey:
     return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
-def older(body: Body, than: Body) -> bool:
+def older(body: Body, than: Task) -> bool:
     """Whether a body is an older state of the same object."""
-    if body["metadata"]["uid"] != than["metadata"]["uid"]:
+    if body["metadata"]["uid"] != than.uid:
         return False
     try:
-        return int(body["metadata"]["resourceVersion"]) < int(than["metadata"]["resourceVersion"])
+        return int(body["metadata"]["resourceVersion"]) < int(than.version)
     except ValueError:
         return False
 

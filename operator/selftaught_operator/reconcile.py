@@ -84,7 +84,7 @@ class Reconciler:
             return Next(at=memory.look_again)
         memory.looked_at = None
         try:
-            run = parsed(body, version, memory)
+            run = SelfTaughtRun.model_validate({key: body[key] for key in SHOWN if key in body})
         except ValidationError as error:
             return await self._tell_unreadable(body, version, error, now)
         if condition_reason(run.status, ConditionType.FAILED) == Reason.INVALID_SPEC:
@@ -116,15 +116,6 @@ def identity_of(body: Mapping[str, Any]) -> tuple[object, ...]:
     """What makes a run the same but for its status."""
     meta = body["metadata"]
     return tuple(meta.get(key) for key in ("uid", "generation", "annotations", "labels", "deletionTimestamp"))
-
-
-def parsed(body: Mapping[str, Any], version: str, memory: Memory) -> SelfTaughtRun:
-    """The run; parsed anew only if more than our own status has changed. Raises ValidationError."""
-    identity = identity_of(body)
-    if memory.parsed is None or memory.parsed_from != identity or not memory.is_ours(version):
-        memory.parsed = SelfTaughtRun.model_validate({key: body[key] for key in SHOWN if key in body})
-        memory.parsed_from = identity
-    return memory.parsed
 
 
 class Pass:

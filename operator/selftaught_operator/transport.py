@@ -13,6 +13,7 @@ from kubernetes.aio.client.exceptions import ApiException
 Object = dict[str, Any]
 
 TIMEOUT_SECONDS = 30.0
+CONNECTIONS = 16
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -98,6 +99,7 @@ async def connect() -> ApiClient:
         config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+    settings.connection_pool_maxsize = CONNECTIONS
     client = ApiClient(settings)
     client.user_agent = "selftaught-operator"
     return client

@@ -50,7 +50,8 @@ def real_metrics() -> Mapping[str, tuple[str, set[str]]]:
             "iterations": [{"index": 0}],
         },
     }
-    metrics = Metrics(lambda: [body])
+    metrics = Metrics()
+    metrics.runs.see(body)
     found: dict[str, tuple[str, set[str]]] = {}
     for family in metrics.registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -66,7 +66,8 @@ def test_series_of_a_live_run() -> None:
         iterations=[{"index": 0, "scores": [SCORE | {"accuracy": "0.6"}]}, {"index": 1, "scores": [SCORE]}],
         usage={"gpuSeconds": 7200, "inputTokens": 10, "outputTokens": 20},
     )
-    metrics = Metrics(lambda: [body])
+    metrics = Metrics()
+    metrics.runs.see(body)
     where = "namespace=lab,run=demo"
     phases = series(metrics, "selftaught_run_phase")
     assert len(phases) == len(Phase)
@@ -89,22 +90,25 @@ def test_series_of_a_live_run() -> None:
 
 
 def test_series_of_runs_that_are_gone_vanish() -> None:
-    bodies = [a_body("demo"), a_body("other")]
-    metrics = Metrics(lambda: bodies)
+    metrics = Metrics()
+    for name in ("demo", "other"):
+        metrics.runs.see(a_body(name))
     assert 'run="demo"' in metrics.render().decode()
-    del bodies[0]
+    metrics.runs.forget(a_body("demo"))
     text = metrics.render().decode()
     assert 'run="demo"' not in text
     assert 'run="other"' in text
 
 
 def test_a_run_whose_status_cannot_be_read_does_not_spoil_the_others() -> None:
-    metrics = Metrics(lambda: [a_body("odd", phase="Dancing"), a_body("other")])
+    metrics = Metrics()
+    metrics.runs.see(a_body("odd", phase="Dancing"))
+    metrics.runs.see(a_body("other"))
     assert set(series(metrics, "selftaught_run_iteration")) == {"namespace=lab,run=other"}
 
 
 def test_passes_and_requests() -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     metrics.passed(Finished(0.2, ""))
     metrics.passed(Finished(0.3, "Timeout"))
     metrics.requested("PUT", "selftaughtruns/status", 200, 0.01)
@@ -115,7 +119,7 @@ def test_passes_and_requests() -> None:
 
 
 def test_the_first_status_and_every_new_phase_are_transitions() -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     pending, running = RunStatus(), RunStatus(phase=Phase.RUNNING, conditions=())
     metrics.told(told(pending, pending))
     metrics.told(told(a_status(), running.model_copy(update={"phase": Phase.COMPLETE})))
@@ -131,7 +135,7 @@ def test_the_first_status_and_every_new_phase_are_transitions() -> None:
     ],
 )
 def test_an_attempt_that_ends_is_timed_once(state: StageState, outcome: str) -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     before = a_status(state=StageState.RUNNING, attempts=1, active_seconds=40, start_time=at(0))
     after = a_status(state=state, attempts=1, ended=1, active_seconds=100, start_time=at(0))
     metrics.told(told(before, after))
@@ -142,7 +146,7 @@ def test_an_attempt_that_ends_is_timed_once(state: StageState, outcome: str) -> 
 
 
 def test_waiting_is_timed_from_the_plan_to_the_first_container() -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     planned = a_status(attempts=1)
     queued = a_status(attempts=1, state=StageState.QUEUED)
     running = a_status(attempts=1, state=StageState.RUNNING, start_time=at(90))
@@ -166,7 +170,7 @@ def test_waiting_is_timed_from_the_plan_to_the_first_container() -> None:
     ],
 )
 def test_restarts_are_counted_by_reasons_that_are_known(message: str, reason: str) -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     before = a_status(state=StageState.FAILED, attempts=1, ended=1, message=message)
     metrics.told(told(RunStatus(), a_status(attempts=1)))
     assert series(metrics, "selftaught_stage_restarts_total") == {}
@@ -175,14 +179,14 @@ def test_restarts_are_counted_by_reasons_that_are_known(message: str, reason: st
 
 
 def test_a_restart_at_once_is_counted_by_the_failure_that_the_same_status_tells() -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     before = a_status(state=StageState.RUNNING, attempts=1)
     metrics.told(told(before, a_status(attempts=2, ended=1, message="Interrupted: the pod was asked to stop")))
     assert series(metrics, "selftaught_stage_restarts_total") == {"reason=Interrupted,stage=judge": 1}
 
 
 def test_whatever_pods_write_the_number_of_series_is_bounded() -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     for number in range(100):
         message = f"Word{number}: x"
         before = a_status(state=StageState.FAILED, attempts=1, ended=1, message=message)
@@ -191,7 +195,7 @@ def test_whatever_pods_write_the_number_of_series_is_bounded() -> None:
 
 
 def test_the_leader_is_told() -> None:
-    metrics = Metrics(lambda: [])
+    metrics = Metrics()
     assert series(metrics, "selftaught_leader") == {"": 0}
     metrics.leading.set(1)
     assert series(metrics, "selftaught_leader") == {"": 1}

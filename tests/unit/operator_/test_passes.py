@@ -12,7 +12,7 @@ from builders import PROMPTS, T0
 from selftaught_operator import passes as module
 from selftaught_operator.cluster import GoneError, StaleError
 from selftaught_operator.memory import Memory
-from selftaught_operator.passes import LONGEST_PASS_SECONDS, Body, Finished, Passes, older
+from selftaught_operator.passes import LONGEST_PASS_SECONDS, Body, Finished, Passes, Task, older
 from selftaught_operator.reconcile import Next
 from selftaught_operator.transport import ApiError
 
@@ -189,7 +189,8 @@ def test_an_older_state_of_a_run_changes_nothing() -> None:
     ],
 )
 def test_older(body: Body, than: Body, answer: bool) -> None:
-    assert older(body, than) is answer
+    meta = than["metadata"]
+    assert older(body, Task(uid=meta["uid"], version=meta["resourceVersion"])) is answer
 
 
 def test_time_alone_brings_a_pass() -> None:
@@ -205,7 +206,7 @@ def test_time_alone_brings_a_pass() -> None:
 def test_a_run_at_rest_costs_nothing_and_is_woken_by_a_change() -> None:
     async def scene(bench: Bench) -> None:
         bench.passes.see(a_body())
-        await bench.until(lambda: bench.passes.bodies() == ())
+        await bench.until(lambda: bench.passes.keys() == ())
         bench.passes.wake(KEY)  # one of its Jobs changed
         await bench.settle()
         assert bench.stub.passes == 1
@@ -224,7 +225,7 @@ def test_a_change_during_the_last_pass_is_not_lost() -> None:
 
         bench.stub.answers[:] = [changes, REST]
         bench.passes.see(a_body())
-        await bench.until(lambda: bench.passes.bodies() == ())
+        await bench.until(lambda: bench.passes.keys() == ())
 
     assert [body["metadata"]["resourceVersion"] for body in go(scene).stub.seen] == ["1", "2"]
 
@@ -263,7 +264,7 @@ def test_a_stale_view_is_no_error() -> None:
 def test_a_run_that_is_gone_is_left_alone() -> None:
     async def scene(bench: Bench) -> None:
         bench.passes.see(a_body())
-        await bench.until(lambda: bench.passes.bodies() == ())
+        await bench.until(lambda: bench.passes.keys() == ())
         await bench.settle()
 
     assert go(scene, GoneError()).stub.passes == 1
@@ -277,7 +278,7 @@ def test_a_run_that_is_deleted_ends_the_pass_at_work() -> None:
         await bench.until(lambda: bench.stub.at_work == 1)
         bench.passes.forget(a_body(version="2"))
         await bench.until(lambda: bench.stub.at_work == 0)
-        assert bench.passes.bodies() == ()
+        assert bench.passes.keys() == ()
         assert not bench.passes.stuck()
 
     assert go(scene).stub.passes == 1
@@ -376,6 +377,6 @@ def test_closing_ends_every_task() -> None:
         await bench.until(lambda: bench.stub.at_work == 2)
         await bench.passes.close()
         assert bench.stub.at_work == 0
-        assert bench.passes.bodies() == ()
+        assert bench.passes.keys() == ()
 
     go(scene)
