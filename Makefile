@@ -57,8 +57,9 @@ check: $(STAMP) ## Lint, types, architecture, unit tests (under 2 minutes)
 	$(BIN)/pytest -q tests/unit
 
 .PHONY: test
-test: check verify ## Everything: check, verify, and the tests on real vLLM and real TRL
+test: check verify ## Everything: check, verify, the tests on real vLLM and real TRL, and those on a real Kubernetes
 	$(BIN)/pytest -q tests/engine
+	$(BIN)/pytest -q tests/cluster
 
 .PHONY: cluster
 cluster: $(STAMP) ## Start a real Kubernetes on this machine, for tests (needs root and Go; the first time it builds: 10 minutes)
