@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -24,3 +25,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(encoding="utf-8"), f"{path} differs; if that is meant: pytest --update-golden"
 
     return check
+
+
+# How long an example takes says nothing on a machine with other work.
+settings.register_profile("selftaught", deadline=None)
+settings.load_profile("selftaught")

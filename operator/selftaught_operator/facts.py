@@ -17,6 +17,7 @@ from selftaught.api.labels import (
     RUN_LABEL,
     RUN_UID_LABEL,
     STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
 )
 from selftaught.api.results import Stage
 
@@ -80,6 +81,8 @@ class JobFacts:
     suspended_since: datetime | None
     start: datetime | None
     """When it was last let go: made, or no longer suspended."""
+    template: str
+    """Hash of its pods' spec as it was made."""
     pods: int
     """How many it wants at once."""
     active: int
@@ -141,6 +144,7 @@ def job_facts(body: Body) -> JobFacts:
         suspended=bool(spec.get("suspend")),
         suspended_since=instant(suspended["lastTransitionTime"]) if suspended else None,
         start=instant(status["startTime"]) if status.get("startTime") else None,
+        template=annotations.get(TEMPLATE_ANNOTATION, ""),
         pods=int(spec.get("parallelism") or 1),
         active=int(status.get("active") or 0),
         end=job_end(status),

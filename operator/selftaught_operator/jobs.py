@@ -1,6 +1,7 @@
 """A planned stage → the objects that carry it out. Pure, and the only place that knows their form."""
 
 import hashlib
+import json
 from typing import Any
 
 from selftaught.api.base import API_VERSION, KIND
@@ -14,6 +15,7 @@ from selftaught.api.labels import (
     RUN_LABEL,
     RUN_UID_LABEL,
     STAGE_LABEL,
+    TEMPLATE_ANNOTATION,
 )
 from selftaught.api.results import Stage
 from selftaught.api.run import SelfTaughtRun
@@ -66,7 +68,13 @@ def stage_job(run: SelfTaughtRun, planned: PlannedStage, config: StageConfig, se
         spec["backoffLimitPerIndex"] = RETRIES_OF_A_SHARD
     else:
         spec["backoffLimit"] = 0
-    return job(run, planned.name, stage_labels(run, planned), {KEY_ANNOTATION: planned.key}, spec)
+    annotations = {KEY_ANNOTATION: planned.key, TEMPLATE_ANNOTATION: template_hash(spec["template"])}
+    return job(run, planned.name, stage_labels(run, planned), annotations, spec)
+
+
+def template_hash(template: Object) -> str:
+    """Hash of where and how pods run, without what they are told."""
+    return hashlib.sha256(json.dumps(template["spec"], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def exit_code(code: int) -> Object:

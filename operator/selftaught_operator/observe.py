@@ -173,7 +173,7 @@ class JobReading:
         waiting = next((pod.waiting for pod in self._pods if pod.waiting), "")
         text = waiting or self._words
         if waiting.startswith(IMAGE_REASONS):
-            text += "; correct the image (spec.stages), then suspend and resume the run; or make it available"
+            text += "; correct the image in spec.stages, or make it available"
         return " ".join(text.split())[:1024]
 
     def _result(self) -> StageResult | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selftaught.api.labels import RUN_UID_LABEL
+from selftaught.api.labels import RUN_UID_LABEL, TEMPLATE_ANNOTATION
 from selftaught.api.reasons import Reason
 from selftaught.api.results import Stage
 from selftaught.api.run import Metadata, SelfTaughtRun
@@ -24,7 +24,7 @@ from selftaught.loop.approvals import approvals_of
 from selftaught.loop.configs import stage_config
 from selftaught.loop.observed import AttemptState, Observed
 from selftaught.loop.outcome import Failed
-from selftaught.loop.planner import Plan, Waiting, plan
+from selftaught.loop.planner import Plan, PlannedStage, Waiting, plan
 from selftaught.loop.retries import condition_reason, reopened
 from selftaught.loop.status import summarise
 from selftaught_operator.cluster import Cluster, RefusedError
@@ -154,6 +154,7 @@ class Pass:
         status = summarise(self._run, observed, decided, self._now)
         later = await self._tell(status, urgent=bool(decided.start or decided.stop or decided.prune))
         await self._stop(decided)
+        await self._replace_outdated(observed)
         await self._prune(decided)
         if bodies or observed.alive:
             await self._prepare_for_progress()
@@ -277,6 +278,21 @@ class Pass:
         for attempt in decided.stop:
             if attempt.name in uids:
                 await self._cluster.delete_job(self._namespace, attempt.name, uids[attempt.name])
+
+    async def _replace_outdated(self, observed: Observed) -> None:
+        """Delete a Job that has not begun and would be made otherwise now (an image or a node selector was corrected).
+
+        Told as pending and not seen, it is made again by the same name.
+        """
+        jobs = {job.name: job for job in self._children.jobs}
+        for attempt in observed.alive:
+            if attempt.state is AttemptState.RUNNING or attempt.stopping or (job := jobs.get(attempt.name)) is None:
+                continue
+            planned = PlannedStage(attempt.name, attempt.stage, attempt.iteration, attempt.number, attempt.key)
+            config = stage_config(self._run, attempt.stage, attempt.iteration, attempt.number, observed)
+            body = stage_job(self._run, planned, config, self._settings)
+            if job.template and job.template != body["metadata"]["annotations"][TEMPLATE_ANNOTATION]:
+                await self._cluster.delete_job(self._namespace, job.name, job.uid)
 
     async def _prune(self, decided: Plan) -> None:
         """Start a Job that deletes folders, one at a time."""

@@ -12,6 +12,8 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 
 KEY_ANNOTATION = f"{GROUP}/key"
 """On a Job: hash of all that determines the result."""
+TEMPLATE_ANNOTATION = f"{GROUP}/template-sha256"
+"""On a Job: hash of its pods' spec, by which a Job that waits is known to be out of date."""
 CONFIG_ANNOTATION = f"{GROUP}/config"
 """On a pod: its stage config (JSON), which it reads as a file."""
 

@@ -71,8 +71,7 @@ def no_image(snapshot: Snapshot, pods: Sequence[Pod], name: str) -> Answer | Non
         f"the image {container.image}: {share(found, pods, snapshot)} of {name}",
         since=scheduled(pod),
         because=(told, *(words("", each) for each in pulled[:1])),
-        next_step="correct spec.stages' image, or its imagePullSecrets; a run that waits takes a new image up "
-        "once it is suspended and resumed",
+        next_step="correct spec.stages' image, or its imagePullSecrets; a Job that has not begun is made again",
     )
 
 

@@ -72,8 +72,7 @@ def only(job: JobFacts, *pods: PodFacts, words: str = "") -> Attempt:
             a_job(active=1),
             (a_pod(waiting("ImagePullBackOff", 'Back-off pulling image "x:1"'), phase="Pending"),),
             AttemptState.PENDING,
-            'ImagePullBackOff: Back-off pulling image "x:1"; correct the image (spec.stages), '
-            "then suspend and resume the run; or make it available",
+            'ImagePullBackOff: Back-off pulling image "x:1"; correct the image in spec.stages, or make it available',
             id="image",
         ),
         pytest.param(

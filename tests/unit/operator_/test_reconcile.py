@@ -247,6 +247,35 @@ def test_a_result_that_is_lost_with_its_pods_is_asked_for_again() -> None:
     assert lab.status["restartsCounted"] == 0
 
 
+def test_a_job_that_cannot_begin_is_made_again_when_its_image_is_corrected() -> None:
+    lab = a_lab(stages={"all": {"image": "no/such:image"}})
+    one_pass(lab)
+    one_pass(lab)
+    (job,) = lab.alive()
+    lab.manifest["spec"]["stages"] = {"all": {"image": "there:is"}}
+    lab.apply()
+    one_pass(lab)
+    lab.end_deletions()
+    one_pass(lab)
+    assert lab.alive() == [job]
+    template = lab.server.objects[f"{JOBS}/{job}"]["spec"]["template"]
+    assert template["spec"]["containers"][0]["image"] == "there:is"
+    settled(lab)
+    assert lab.condition("Complete") == "IterationsDone"
+    assert (lab.status["restarts"], lab.status["restartsCounted"]) == (0, 0)
+
+
+def test_a_job_at_work_is_left_alone_when_the_template_changes() -> None:
+    lab = a_lab()
+    one_pass(lab)
+    (job,) = lab.alive()
+    lab.run_pods(job)
+    lab.manifest["spec"]["stages"] = {"all": {"image": "another:image"}}
+    lab.apply()
+    one_pass(lab)
+    assert "deletionTimestamp" not in lab.server.objects[f"{JOBS}/{job}"]["metadata"]
+
+
 def test_pods_that_outlive_their_job_are_waited_for() -> None:
     lab = a_lab()
     one_pass(lab)
