@@ -15,6 +15,7 @@ from selftaught.api.labels import (
     CONFIG_ANNOTATION,
     JOB_INDEX_ANNOTATION,
     JOB_NAME_LABEL,
+    RUN_LABEL,
     RUN_UID_LABEL,
 )
 from selftaught.api.outcomes import FailureRecord, ResultRecord
@@ -239,9 +240,10 @@ class SimulatedLab:
 
     def children(self, namespace: str, run: str) -> Children:
         """What a watch has seen."""
-        del namespace, run
-        jobs = tuple(job_facts(body) for _, body in self.server.of(JOBS))
-        return Children(jobs, tuple(pod_facts(body) for _, body in self.server.of(PODS)))
+        del namespace
+        jobs = [body for _, body in self.server.of(JOBS) if body["metadata"]["labels"].get(RUN_LABEL) == run]
+        pods = [body for _, body in self.server.of(PODS) if body["metadata"]["labels"].get(RUN_LABEL) == run]
+        return Children(tuple(map(job_facts, jobs)), tuple(map(pod_facts, pods)))
 
     def progress(self, namespace: str, job: str, pods: int) -> AttemptProgress | None:
         """Pods tell nothing here."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from selftaught.api.base import API_VERSION, GROUP, KIND, PLURAL, VERSION
-from selftaught.api.labels import JOB_UID_LABEL, KUEUE_APIS
+from selftaught.api.labels import JOB_UID_LABEL, KUEUE_APIS, RUN_UID_LABEL
 from selftaught.api.run import Metadata
 from selftaught.api.status import RunStatus
 from selftaught_operator.jobs import MANAGED_BY, Object
@@ -104,6 +104,11 @@ class Cluster:
         """Whether that very Job exists."""
         answer = await self._forgiving("GET", f"{jobs_path(namespace)}/{name}")
         return answer is not None and answer["metadata"]["uid"] == uid
+
+    async def run_of_job(self, namespace: str, name: str) -> str | None:
+        """UID of the run that a Job belongs to, empty if to none; none if there is no such Job."""
+        answer = await self._forgiving("GET", f"{jobs_path(namespace)}/{name}")
+        return None if answer is None else str(answer["metadata"].get("labels", {}).get(RUN_UID_LABEL, ""))
 
     async def pod_exists(self, namespace: str, name: str, uid: str) -> bool:
         """Whether that very pod exists."""

@@ -314,7 +314,8 @@ class Pass:
         """Create what is to be started; whether the cluster refused."""
         for body in bodies:
             try:
-                await self._cluster.create(body)
+                if not await self._cluster.create(body) and body["kind"] == "Job":
+                    await self._check_owner(body["metadata"]["name"])
             except RefusedError as error:
                 name = bodies[-1]["metadata"]["name"]
                 known = self._memory.refused.get(name)
@@ -322,6 +323,12 @@ class Pass:
                 return known != str(error)
         self._memory.refused = {}
         return False
+
+    async def _check_owner(self, name: str) -> None:
+        """Raise RefusedError if a Job that exists is somebody else's; else the watch will show it soon."""
+        uid = await self._cluster.run_of_job(self._namespace, name)
+        if uid not in (None, self._run.metadata.uid):
+            raise RefusedError("a Job of that name exists that is not of this run; delete it")
 
     async def _next(self, decided: Plan, observed: Observed, later: datetime | None, *, refused: bool) -> Next:
         resync = self._now + timedelta(seconds=self._settings.resync_seconds)

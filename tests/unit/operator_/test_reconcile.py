@@ -247,6 +247,19 @@ def test_a_result_that_is_lost_with_its_pods_is_asked_for_again() -> None:
     assert lab.status["restartsCounted"] == 0
 
 
+def test_a_job_of_somebody_else_with_the_same_name_is_told_and_left_alone() -> None:
+    lab = a_lab()
+    stranger = {"kind": "Job", "metadata": {"name": "demo-evaluate-a1", "labels": {}}, "spec": {"template": {}}}
+    path = f"{JOBS}/demo-evaluate-a1"
+    lab.server.put(path, stranger)
+    for _ in range(3):
+        one_pass(lab)
+    assert "a Job of that name exists" in lab.status["summary"]["reason"]
+    del lab.server.objects[path]
+    settled(lab)
+    assert lab.condition("Complete") == "IterationsDone"
+
+
 def test_a_job_that_cannot_begin_is_made_again_when_its_image_is_corrected() -> None:
     lab = a_lab(stages={"all": {"image": "no/such:image"}})
     one_pass(lab)
