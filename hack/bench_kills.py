@@ -138,6 +138,7 @@ def one_process(workdir: Path, stage: Stage, config: str, moment: float | None) 
     assert child.stdout is not None
     result: StageResult | None = None
     tokens = 0
+    first: dict[str, Any] | None = None
     killer: float | None = None
     deadline = time.monotonic() + TIMEOUT
     import selectors
@@ -163,7 +164,8 @@ def one_process(workdir: Path, stage: Stage, config: str, moment: float | None) 
         for line in lines:
             record: dict[str, Any] = json.loads(line)
             if record["type"] == "progress":
-                tokens = int(record.get("outputTokens", 0))
+                tokens = tokens_of(stage, first, record)
+                first = record if first is None else first
                 if moment is not None and killer is None:
                     killer = now + moment
             elif record["type"] == "result":
@@ -174,12 +176,23 @@ def one_process(workdir: Path, stage: Stage, config: str, moment: float | None) 
     return result, tokens, False
 
 
+def tokens_of(stage: Stage, first: dict[str, Any] | None, record: dict[str, Any]) -> int:
+    """Tokens of this process so far. A training tells of all steps: those since its first here count."""
+    told = int(record.get("outputTokens", 0))
+    if stage is not Stage.TRAIN:
+        return told
+    begun = record["done"] if first is None else first["done"]
+    return round(told * (record["done"] - begun + 1) / max(record["done"], 1))
+
+
 def find_config(workdir: Path, stage: Stage) -> dict[str, Any]:
     """The config of the stage's last iteration in a finished run."""
     found = sorted((workdir / "configs").glob(f"*-{stage}-a*.json"))
     if not found:
         raise SystemExit(f"{workdir} has no finished {stage} stage; finish a run there first")
-    config: dict[str, Any] = json.loads(found[-1].read_text())
+    # The seed's evaluation: candidates of later ones may have been pruned.
+    chosen = found[0] if stage is Stage.EVALUATE else found[-1]
+    config: dict[str, Any] = json.loads(chosen.read_text())
     return config
 
 
