@@ -181,8 +181,9 @@ def tokens_of(stage: Stage, first: dict[str, Any] | None, record: dict[str, Any]
     told = int(record.get("outputTokens", 0))
     if stage is not Stage.TRAIN:
         return told
-    begun = record["done"] if first is None else first["done"]
-    return round(told * (record["done"] - begun + 1) / max(record["done"], 1))
+    done = int(record["done"])
+    begun = done if first is None else int(first["done"])
+    return round(told * (done - begun + 1) / max(done, 1))
 
 
 def find_config(workdir: Path, stage: Stage) -> dict[str, Any]:
