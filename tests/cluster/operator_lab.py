@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +42,8 @@ class OperatorProcess:
 
     process: subprocess.Popen[bytes]
     log: Path
+    port: int
+    """Of metrics and probes."""
 
     @property
     def said(self) -> str:
@@ -51,6 +55,17 @@ class OperatorProcess:
             assert self.process.poll() is None, f"the operator ended: {self.said}"
             assert time.monotonic() < deadline, f"the operator does not work: {self.said}"
             time.sleep(0.02)
+
+    def get(self, path: str) -> str:
+        """What it answers to HTTP; empty if it does not, or not well."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass
+        return ""
 
     def kill(self) -> None:
         self.process.kill()
@@ -122,12 +137,12 @@ class OperatorLab:
     def start(self, **settings: object) -> OperatorProcess:
         """Start an operator; keywords are its settings."""
         self._started += 1
-        given = {
+        given: Object = {
             "image": "selftaught/worker:dev",
             "namespaces": self.namespace,
             "pod_namespace": self.namespace,
             "pod_name": f"operator-{self._started}",
-            "metrics_port": 0,
+            "metrics_port": free_port(),
             "status_seconds": 0.5,
             "retry_seconds": 1,
             "lease_seconds": 3,
@@ -141,7 +156,7 @@ class OperatorLab:
             process = subprocess.Popen(
                 [sys.executable, "-m", "selftaught_operator"], env=environment, stdout=output, stderr=output
             )
-        return OperatorProcess(process, log)
+        return OperatorProcess(process, log, int(str(given["metrics_port"])))
 
     @contextmanager
     def operator(self, **settings: object) -> Iterator[OperatorProcess]:

@@ -284,7 +284,11 @@ def test_of_two_operators_one_works_and_the_other_takes_over(lab: OperatorLab) -
             with lab.kubelet.hold(lab.namespace, "inherited-evaluate-a1"):
                 lab.apply_run("inherited")
                 lab.wait_until_at_work("inherited", "evaluate")
+                lab.wait(
+                    lambda: 'resource="leases"' in second.get("/metrics"), "the second operator asks for the Lease"
+                )
                 assert WORKING not in second.said
+                assert first.get("/readyz") == second.get("/readyz") == first.get("/healthz") == "ok\n"
                 first.kill()
                 second.wait_until_working()
             lab.wait(lambda: "inherited-select-a1" in lab.jobs_of("inherited"), "the second operator goes on")
