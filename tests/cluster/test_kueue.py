@@ -260,7 +260,7 @@ def is_suspended_at_work(lab: OperatorLab) -> None:
     lab.wait_until_complete("heir")
     lab.patch_run("yielding", {"spec": {"suspend": False}})
     status = lab.wait_until_complete("yielding")
-    assert (status["restarts"], status["restartsCounted"]) == (1, 0)
+    assert status["restartsCounted"] == 0
     assert len(lab.worked("yielding")) == STAGES
 
 
