@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from selftaught.artifacts import MANIFEST, Store
 from selftaught.stages.program import CACHE_VARIABLE, VOLUMES_VARIABLE
 
 TIMEOUT = 900.0
+KILLS_AT_ONCE = 5
+"""In one run of a stage."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,31 @@ class Outcome:
     """What the kills did."""
 
     stage: str
-    kills: int
-    rows: int
-    missing: int
-    added: int
-    different: int
-    duplicates: int
-    half_rows: int
-    tokens: int
+    kills: int = 0
+    rows: int = 0
+    missing: int = 0
+    added: int = 0
+    different: int = 0
+    duplicates: int = 0
+    half_rows: int = 0
+    tokens: int = 0
     """Of the unbroken run (train: tokens trained on)."""
-    repeated_tokens: int
+    repeated_tokens: int = 0
     """Done again because of the kills, as told by the processes' own counters."""
+    runs: int = 1
+    """Runs of the stage that the kills were spread over."""
 
     @property
     def repeated_share(self) -> float:
-        """Repeated tokens of all kills together, as a share of the unbroken run's."""
-        return self.repeated_tokens / max(self.tokens, 1)
+        """Repeated tokens of a kill, as a share of the unbroken run's."""
+        return self.repeated_tokens / max(self.tokens, 1) / max(self.kills, 1)
+
+    def and_then(self, other: "Outcome") -> "Outcome":
+        """Both together."""
+        counted = ("kills", "missing", "added", "different", "duplicates", "half_rows", "repeated_tokens")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in counted}
+        runs = self.runs + 1 if self.kills else 1
+        return replace(other, **sums, runs=runs)
 
 
 def main() -> None:
@@ -60,15 +71,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     outcomes = []
-    print("| stage | kills | rows | missing | added | different | duplicates | half rows | repeated tokens |")
+    print(
+        "| stage | kills, in runs | rows | missing | added | different | duplicates | half rows | repeated per kill |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for name in arguments.stages.split(","):
-        outcome = broken_run(arguments.workdir, Stage(name), arguments.kills, random.Random(arguments.seed))
+        rng, outcome = random.Random(arguments.seed), Outcome(name)
+        while outcome.kills < arguments.kills:
+            once = min(KILLS_AT_ONCE, arguments.kills - outcome.kills)
+            outcome = outcome.and_then(broken_run(arguments.workdir, Stage(name), once, rng))
         outcomes.append(outcome)
         print(
-            f"| {outcome.stage} | {outcome.kills} | {outcome.rows} | {outcome.missing} | {outcome.added} "
-            f"| {outcome.different} | {outcome.duplicates} | {outcome.half_rows} "
-            f"| {outcome.repeated_tokens:,} of {outcome.tokens:,} ({outcome.repeated_share:.1%}) |",
+            f"| {outcome.stage} | {outcome.kills} in {outcome.runs} | {outcome.rows} | {outcome.missing} "
+            f"| {outcome.added} | {outcome.different} | {outcome.duplicates} | {outcome.half_rows} "
+            f"| {outcome.repeated_share:.1%} of {outcome.tokens:,} |",
             flush=True,
         )
     if arguments.json:
