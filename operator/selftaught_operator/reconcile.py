@@ -24,8 +24,8 @@ from selftaught.loop.approvals import approvals_of
 from selftaught.loop.configs import stage_config
 from selftaught.loop.observed import AttemptState, Observed
 from selftaught.loop.outcome import Failed
-from selftaught.loop.planner import Plan, PlannedStage, Waiting, plan
-from selftaught.loop.retries import condition_reason, reopened
+from selftaught.loop.planner import Plan, PlannedStage, Waiting, plan, told_outcome
+from selftaught.loop.retries import carried, condition_reason, reopened
 from selftaught.loop.status import summarise
 from selftaught_operator.cluster import Cluster, RefusedError
 from selftaught_operator.jobs import Object, folder_job, folder_job_name, pods_service, stage_job
@@ -138,6 +138,8 @@ class Pass:
 
     async def go(self) -> Next:
         """Observe, plan, tell, act."""
+        if self._is_over():
+            return Next(rest=True)
         try:
             prompts = await self._prompts()
         except ManifestError as error:
@@ -163,6 +165,13 @@ class Pass:
             status = summarise(self._run, observed, self._with_refusals(decided), self._now)
             await self._tell(status, urgent=True)
         return await self._next(decided, observed, later, refused=refused)
+
+    def _is_over(self) -> bool:
+        """Whether the run has ended, has told so of its newest spec, and has left nothing to clean up."""
+        status = self._run.status
+        told = told_outcome(carried(self._run, status)) is not None
+        left = self._children.jobs or self._children.pods or self._foreign.jobs
+        return told and not left and status.observed_generation == self._run.metadata.generation
 
     async def _prompts(self) -> PromptTexts:
         """Templates, frozen when the run was first seen. Raises ManifestError."""

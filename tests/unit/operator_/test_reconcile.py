@@ -11,6 +11,7 @@ import pytest
 from builders import a_manifest
 from selftaught.api.labels import KEY_ANNOTATION
 from selftaught.api.reasons import RETRY_ANNOTATION
+from selftaught_operator.memory import Memory
 from selftaught_operator.transport import ApiError
 from simulated_api_server import JOBS, PODS, RUN_KEY, SimulatedApiServer, SimulatedLab
 
@@ -56,6 +57,14 @@ def test_a_run_that_has_ended_costs_nothing() -> None:
     for _ in range(5):
         assert asyncio.run(lab.reconcile()).rest  # type: ignore[union-attr]
     assert len(lab.server.requests) == before
+
+
+def test_an_operator_that_starts_asks_nothing_about_a_run_that_is_over() -> None:
+    lab = settled(a_lab(ttlSecondsAfterFinished=60))
+    lab.memory = Memory()  # another operator
+    before = len(lab.server.requests) + len(lab.server.reads)
+    assert asyncio.run(lab.reconcile()).rest  # type: ignore[union-attr]
+    assert len(lab.server.requests) + len(lab.server.reads) == before
 
 
 def test_a_stage_costs_at_most_three_writes() -> None:
