@@ -12,24 +12,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selftaught.api.labels import RUN_UID_LABEL, TEMPLATE_ANNOTATION
+from selftaught.api.labels import RUN_UID_LABEL
 from selftaught.api.reasons import Reason
-from selftaught.api.results import Stage
 from selftaught.api.run import Metadata, SelfTaughtRun
 from selftaught.api.stage_config import PromptTexts
 from selftaught.api.status import ConditionType, RunStatus
 from selftaught.errors import ManifestError
 from selftaught.judging.prompts import BUILT_IN
 from selftaught.loop.approvals import approvals_of
-from selftaught.loop.configs import stage_config
 from selftaught.loop.observed import AttemptState, Observed
-from selftaught.loop.outcome import Failed
-from selftaught.loop.planner import Plan, PlannedStage, Waiting, plan, told_outcome
+from selftaught.loop.planner import Plan, Waiting, plan, told_outcome
 from selftaught.loop.retries import carried, condition_reason, reopened
 from selftaught.loop.status import summarise
-from selftaught_operator.cluster import Cluster, RefusedError
-from selftaught_operator.jobs import Object, folder_job, folder_job_name, pods_service, stage_job
+from selftaught_operator.actions import Actions
+from selftaught_operator.cluster import Cluster
 from selftaught_operator.memory import Memory, Watched
+from selftaught_operator.news import is_minor
 from selftaught_operator.notes import notes_of
 from selftaught_operator.observe import attempts_of, tellers
 from selftaught_operator.prompts import load_prompts
@@ -43,8 +41,6 @@ STUCK_SECONDS = 5.0
 """A Job that has been without pods for so long is asked about."""
 
 SHOWN = ("apiVersion", "kind", "metadata", "spec", "status")
-MINOR_FIELDS: Any = {"usage": True, "stages": {"__all__": {"running_seconds", "state", "start_time", "message"}}}
-"""Of an iteration. A stage's state changes from Pending to Running without anybody having to act."""
 
 
 @dataclass(frozen=True)
@@ -151,18 +147,19 @@ class Pass:
             return await self._hold(Reason.PENDING, "what an earlier run of this name left is being deleted")
         await self._check_what_was_seen()
         observed = await self._observe(prompts)
-        decided, bodies = self._bodies(plan(self._run, observed, self._now), observed)
-        decided = self._with_refusals(decided)
+        actions = Actions(self._cluster, self._settings, self._run, self._children, self._memory)
+        decided, bodies = actions.bodies(plan(self._run, observed, self._now), observed)
+        decided = actions.with_refusals(decided)
         status = summarise(self._run, observed, decided, self._now)
         later = await self._tell(status, urgent=bool(decided.start or decided.stop or decided.prune))
-        await self._stop(decided)
-        await self._replace_outdated(observed)
-        await self._prune(decided)
+        await actions.stop(decided)
+        await actions.replace_outdated(observed)
+        await actions.prune(decided)
         if bodies or observed.alive:
             await self._prepare_for_progress()
-        refused = await self._create(bodies)
+        refused = await actions.create(bodies)
         if refused:
-            status = summarise(self._run, observed, self._with_refusals(decided), self._now)
+            status = summarise(self._run, observed, actions.with_refusals(decided), self._now)
             await self._tell(status, urgent=True)
         return await self._next(decided, observed, later, refused=refused)
 
@@ -243,26 +240,6 @@ class Pass:
             words[job.name] = await ask(self._namespace, job.uid)
         return words
 
-    def _bodies(self, decided: Plan, observed: Observed) -> tuple[Plan, tuple[Object, ...]]:
-        """The objects to create. What cannot run on any cluster ends the run instead."""
-        bodies: list[Object] = []
-        try:
-            for start in decided.start:
-                config = stage_config(self._run, start.stage, start.iteration, start.attempt, observed)
-                if start.stage is Stage.TRAIN and self._run.spec.training.parallelism.nodes > 1:
-                    bodies.append(pods_service(self._run))
-                bodies.append(stage_job(self._run, start, config, self._settings))
-        except ManifestError as error:
-            return replace(decided, start=(), outcome=Failed(Reason.INVALID_SPEC, str(error))), ()
-        return decided, tuple(bodies)
-
-    def _with_refusals(self, decided: Plan) -> Plan:
-        """The plan, with what the cluster said when it refused the same start before."""
-        for start in decided.start:
-            if (words := self._memory.refused.get(start.name)) is not None:
-                return replace(decided, waiting=Waiting(Reason.PENDING, f"{start.name} cannot be created: {words}"))
-        return decided
-
     async def _tell(self, status: RunStatus, *, urgent: bool) -> datetime | None:
         """Write the status if it differs; when it may be written if it only tells progress and it is too early."""
         before = self._run.status
@@ -282,34 +259,6 @@ class Pass:
             await self._cluster.emit(self._run.metadata, note, self._now)
         return None
 
-    async def _stop(self, decided: Plan) -> None:
-        uids = {job.name: job.uid for job in self._children.jobs}
-        for attempt in decided.stop:
-            if attempt.name in uids:
-                await self._cluster.delete_job(self._namespace, attempt.name, uids[attempt.name])
-
-    async def _replace_outdated(self, observed: Observed) -> None:
-        """Delete a Job that has not begun and would be made otherwise now (an image or a node selector was corrected).
-
-        Told as pending and not seen, it is made again by the same name.
-        """
-        jobs = {job.name: job for job in self._children.jobs}
-        for attempt in observed.alive:
-            if attempt.state is AttemptState.RUNNING or attempt.stopping or (job := jobs.get(attempt.name)) is None:
-                continue
-            planned = PlannedStage(attempt.name, attempt.stage, attempt.iteration, attempt.number, attempt.key)
-            config = stage_config(self._run, attempt.stage, attempt.iteration, attempt.number, observed)
-            body = stage_job(self._run, planned, config, self._settings)
-            if job.template and job.template != body["metadata"]["annotations"][TEMPLATE_ANNOTATION]:
-                await self._cluster.delete_job(self._namespace, job.name, job.uid)
-
-    async def _prune(self, decided: Plan) -> None:
-        """Start a Job that deletes folders, one at a time."""
-        if decided.prune and all(job.end is not None for job in self._children.cleaners):
-            name = folder_job_name(self._run, decided.prune)
-            if all(job.name != name for job in self._children.cleaners):
-                await self._cluster.create(folder_job(self._run, decided.prune, self._settings))
-
     async def _prepare_for_progress(self) -> None:
         """Without it, pods do their work all the same. Those at work may know another replica's authority only."""
         if self._prepare is None:
@@ -318,26 +267,6 @@ class Pass:
             await self._prepare(self._namespace)
         except ApiError as error:
             logger.warning("progress of pods in %s will not be seen: %s", self._namespace, error)
-
-    async def _create(self, bodies: tuple[Object, ...]) -> bool:
-        """Create what is to be started; whether the cluster refused."""
-        for body in bodies:
-            try:
-                if not await self._cluster.create(body) and body["kind"] == "Job":
-                    await self._check_owner(body["metadata"]["name"])
-            except RefusedError as error:
-                name = bodies[-1]["metadata"]["name"]
-                known = self._memory.refused.get(name)
-                self._memory.refused = {name: str(error)}
-                return known != str(error)
-        self._memory.refused = {}
-        return False
-
-    async def _check_owner(self, name: str) -> None:
-        """Raise RefusedError if a Job that exists is somebody else's; else the watch will show it soon."""
-        uid = await self._cluster.run_of_job(self._namespace, name)
-        if uid not in (None, self._run.metadata.uid):
-            raise RefusedError("a Job of that name exists that is not of this run; delete it")
 
     async def _next(self, decided: Plan, observed: Observed, later: datetime | None, *, refused: bool) -> Next:
         resync = self._now + timedelta(seconds=self._settings.resync_seconds)
@@ -361,21 +290,3 @@ class Pass:
             return Next(at=due)
         await self._cluster.delete_jobs(self._namespace, f"{RUN_UID_LABEL}={self._run.metadata.uid}")
         return Next(rest=True)
-
-
-def is_minor(before: RunStatus, after: RunStatus) -> bool:
-    """Whether two statuses tell the same but for the words about the running stage, and how far it is."""
-    return told_of(before) == told_of(after)
-
-
-def told_of(status: RunStatus) -> dict[str, Any]:
-    """A status without words about the running stage, and how far it is."""
-    words = {"reason", "message", "observed_generation"}
-    minor: Any = {
-        "progress": True,
-        "usage": True,
-        "summary": {"progress", "reason"},
-        "conditions": {"__all__": words},
-        "iterations": {"__all__": MINOR_FIELDS},
-    }
-    return status.model_dump(exclude=minor)
