@@ -158,7 +158,7 @@ class Summariser:
         starts = attempts > past.ended and not shown
         return StageStatus(
             name=stage,
-            state=StageState.SKIPPED if skipped else self._state(past, entry, starts=starts),
+            state=StageState.SKIPPED if skipped else self._state((index, stage), past, entry, starts=starts),
             job_name=attempt_name(self._run.metadata.name, stage, index, attempts) if attempts else "",
             attempts=attempts,
             start_time=past.start_time or (entry.start_time if entry is not None else None),
@@ -172,7 +172,9 @@ class Summariser:
             message=self._message(past, entry),
         )
 
-    def _state(self, past: StageHistory, entry: Manifest | None, *, starts: bool) -> StageState:
+    def _state(
+        self, place: tuple[int, Stage], past: StageHistory, entry: Manifest | None, *, starts: bool
+    ) -> StageState:
         if entry is not None:
             return StageState.SUCCEEDED
         if self._plan.outcome is not None:
@@ -180,10 +182,20 @@ class Summariser:
         if starts:
             return StageState.PENDING
         if past.alive is not None:
+            if past.alive.stopping and self._ran(place):
+                return StageState.RUNNING  # its pods are gone already; told as pending it would be started again
             return StageState(past.alive.state.value)
         if past.failures and past.retry_time is not None:
             return StageState.FAILED
         return StageState.PENDING
+
+    def _ran(self, place: tuple[int, Stage]) -> bool:
+        """Whether a stage was told to be running."""
+        return any(
+            (each.index, stage.name) == place and stage.state is StageState.RUNNING
+            for each in self._previous.iterations
+            for stage in each.stages
+        )
 
     def _message(self, past: StageHistory, entry: Manifest | None) -> str:
         if entry is not None:

@@ -188,6 +188,26 @@ def test_suspending_stops_the_job_and_resuming_goes_on() -> None:
     assert lab.status["restartsCounted"] == 0
 
 
+def test_an_attempt_that_was_suspended_at_work_never_gives_its_name_to_another() -> None:
+    lab = a_lab()
+    one_pass(lab)
+    (job,) = lab.alive()
+    lab.run_pods(job)
+    one_pass(lab)
+    lab.manifest["spec"]["suspend"] = True
+    lab.apply()
+    one_pass(lab)
+    for key, _ in lab.server.pods_of(job):  # the pods are gone a little before their Job
+        del lab.server.objects[key]
+    one_pass(lab)
+    lab.end_deletions()
+    one_pass(lab)
+    lab.manifest["spec"]["suspend"] = False
+    lab.apply()
+    settled(lab)
+    assert lab.server.started[:2] == ["demo-evaluate-a1", "demo-evaluate-a2"]
+
+
 @pytest.mark.parametrize(
     ("break_it", "counted", "words"),
     [
