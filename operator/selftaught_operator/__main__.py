@@ -50,6 +50,7 @@ class Operator:
         self._stop = asyncio.Event()
         self._watching = asyncio.Event()
         self._leading = False
+        self._watch: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Work until SIGTERM. Raises LeadershipLostError, ApiError."""
@@ -73,6 +74,8 @@ class Operator:
                 stopped.cancel()
             else:
                 await self._work()
+            if self._watch is not None:
+                await self._watch  # takes some seconds to end, while another replica works already
         finally:
             await health.stop()
 
@@ -93,7 +96,14 @@ class Operator:
                 await server.start(None, self._settings.progress_port, self._certificate.context)
                 await self._publish()
             registry = register(self._passes, self._views, self._metrics.runs)
-            await watch(registry, self._namespaces, stop=self._stop, ready=self._watching)
+            self._watch = asyncio.create_task(
+                watch(registry, self._namespaces, stop=self._stop, ready=self._watching), name="watch"
+            )
+            stopped = asyncio.create_task(self._stop.wait())
+            await asyncio.wait({self._watch, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if self._watch.done():
+                await self._watch  # raises what it raised
         finally:
             self._leading = False
             self._metrics.leading.set(0)
