@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from sys import intern
 from enum import IntEnum
 from typing import Any
 
@@ -134,9 +135,9 @@ def job_facts(body: Body) -> JobFacts:
     suspended = condition(status, "Suspended")
     annotations = meta.get("annotations", {})
     return JobFacts(
-        name=meta["name"],
+        name=intern(meta["name"]),
         uid=meta["uid"],
-        run_uid=meta.get("labels", {}).get(RUN_UID_LABEL, ""),
+        run_uid=intern(meta.get("labels", {}).get(RUN_UID_LABEL, "")),
         place=place_of(meta.get("labels", {}), annotations),
         folders=tuple(filter(None, annotations.get(FOLDERS_ANNOTATION, "").split("\n"))),
         created=instant(meta["creationTimestamp"]),
@@ -176,8 +177,8 @@ def pod_facts(body: Body) -> PodFacts:
     return PodFacts(
         name=meta["name"],
         uid=meta["uid"],
-        run_uid=labels.get(RUN_UID_LABEL, ""),
-        job=labels.get(JOB_NAME_LABEL, ""),
+        run_uid=intern(labels.get(RUN_UID_LABEL, "")),
+        job=intern(labels.get(JOB_NAME_LABEL, "")),
         index=int(annotations.get(JOB_INDEX_ANNOTATION) or 0),
         place=place_of(labels, annotations),
         phase=status.get("phase", "Pending"),
@@ -219,12 +220,12 @@ def place_of(labels: Body, annotations: Body) -> Place | None:
     """Where an object belongs, from its labels."""
     try:
         return Place(
-            run=labels[RUN_LABEL],
-            run_uid=labels[RUN_UID_LABEL],
+            run=intern(labels[RUN_LABEL]),
+            run_uid=intern(labels[RUN_UID_LABEL]),
             stage=Stage(labels[STAGE_LABEL]),
             iteration=int(labels[ITERATION_LABEL]),
             attempt=int(labels[ATTEMPT_LABEL]),
-            key=annotations.get(KEY_ANNOTATION, ""),
+            key=intern(annotations.get(KEY_ANNOTATION, "")),
         )
     except (KeyError, ValueError):
         return None
