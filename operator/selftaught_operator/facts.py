@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from sys import intern
 from enum import IntEnum
+from sys import intern
 from typing import Any
 
 from selftaught.api.labels import (
