@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 kubectl=$(command -v kubectl || true)
 test_cluster=
-if [ -z "${KUBECONFIG:-}" ]; then
+if [ -z "${KUBECONFIG:-}" ] || [ "$(realpath -m "$KUBECONFIG")" = "$PWD/.cluster/kubeconfig" ]; then
 	test -f .cluster/kubeconfig || { echo "no cluster: run \`make cluster\`, or set KUBECONFIG" >&2; exit 1; }
 	export KUBECONFIG=$PWD/.cluster/kubeconfig
 	kubectl=$PWD/.cluster/bin/kubectl

@@ -15,6 +15,7 @@ from selftaught_operator.cluster import Cluster, RefusedError
 from selftaught_operator.jobs import Object, folder_job, folder_job_name, pods_service, stage_job
 from selftaught_operator.memory import Memory
 from selftaught_operator.observe import Children
+from selftaught_operator.pods import claims_of, strings
 from selftaught_operator.settings import Settings
 
 
@@ -29,9 +30,11 @@ class Actions:
     memory: Memory
 
     def bodies(self, decided: Plan, observed: Observed) -> tuple[Plan, tuple[Object, ...]]:
-        """The objects to create. What cannot run on any cluster ends the run instead."""
+        """The objects to create. What cannot run on any cluster ends the run instead, before anything is spent."""
         bodies: list[Object] = []
         try:
+            if decided.start:
+                claims_of(strings(self.run.spec.model_dump(mode="json", exclude={"prompts"})))
             for start in decided.start:
                 config = stage_config(self.run, start.stage, start.iteration, start.attempt, observed)
                 if start.stage is Stage.TRAIN and self.run.spec.training.parallelism.nodes > 1:

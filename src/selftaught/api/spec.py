@@ -2,11 +2,11 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from selftaught.api.base import ApiModel, DecimalString, RatioString, Uri
+from selftaught.api.base import ApiModel, DecimalString, RatioString, Uri, broken_rule, cel
 from selftaught.api.instructions import Instructions, Pairs
 from selftaught.api.judging import Evaluation, Judging, Prompts, Training
 from selftaught.api.placement import Stages
@@ -92,12 +92,25 @@ class CheckpointRetention(ApiModel):
 class Storage(ApiModel):
     """Where artifacts lie."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!self.uri.startsWith('hf://')", "the hub is no place for artifacts; use pvc://, s3:// or gs://")
+        )
+    )
+
     uri: Uri
     """A folder on a volume (`pvc://claim/path`), in an object store, or (local runs) `file:///path`."""
     credentials_secret_ref: SecretRef | None = None
     """A Secret whose keys become environment variables of the pods, such as `AWS_ACCESS_KEY_ID`."""
     checkpoints: CheckpointRetention = CheckpointRetention()
     """Which checkpoints stay."""
+
+    @model_validator(mode="after")
+    def _not_on_the_hub(self) -> Self:
+        if self.uri.startswith("hf://"):
+            hint = "use pvc://claim/path, s3://bucket/path, gs://bucket/path, or file:///path for a local run"
+            raise broken_rule("uri", "the hub is no place for artifacts", hint)
+        return self
 
 
 class FailurePolicy(ApiModel):

@@ -1,7 +1,7 @@
 """What a run has used, and whether its budget or its running time is spent."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -54,21 +54,20 @@ class Usage:
         )
 
 
-def usage_by_iteration(spec: RunSpec, observed: Observed, history: History, grain: int = 0) -> dict[int, Usage]:
-    """What each iteration has used.
+def usage_by_iteration(
+    spec: RunSpec, observed: Observed, history: History, done: Mapping[Place, Manifest], grain: int = 0
+) -> dict[int, Usage]:
+    """What each iteration has used. `done` are the finished stages of the run as it is now.
 
     A stage has used the larger of what its attempts show and what its ledger entries say: failed attempts
     left no entry, adopted work left no attempts. The running time of the attempt at work is cut to whole
     `grain`s of seconds, so that a status is not rewritten for every second.
     """
-    entries: dict[Place, list[Manifest]] = {}
-    for manifest in observed.finished().values():
-        entries.setdefault((manifest.result.iteration, manifest.result.stage), []).append(manifest)
     used: dict[int, Usage] = {}
-    for place in sorted(history.stages.keys() | entries.keys()):
+    for place in sorted(history.stages.keys() | done.keys()):
         iteration, stage = place
         past = history.at(iteration, stage)
-        written = ledger_usage(entries.get(place, ()))
+        written = ledger_usage([done[place]] if place in done else ())
         running = past.running_seconds // grain * grain if grain else past.running_seconds
         shown = Usage(
             active_seconds=max(past.active_seconds + running, written.active_seconds),

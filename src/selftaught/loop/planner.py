@@ -104,7 +104,7 @@ class Planner:
         self._course = course_of(run, observed, now)
         held = {stage: gpus(run.spec, stage) for stage in Stage}
         self._history = history_of(observed, self._carried, self._course.done, held, now)
-        used = usage_by_iteration(run.spec, observed, self._history)
+        used = usage_by_iteration(run.spec, observed, self._history, self._course.done)
         self._usage = total_usage(used, self._carried.usage)
 
     def plan(self) -> Plan:

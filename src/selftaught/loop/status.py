@@ -52,7 +52,7 @@ class Summariser:
         self._now = now
         self._previous = plan.carried
         self._course = plan.course
-        self._used = usage_by_iteration(run.spec, observed, plan.history, USAGE_GRAIN_SECONDS)
+        self._used = usage_by_iteration(run.spec, observed, plan.history, plan.course.done, USAGE_GRAIN_SECONDS)
 
     def status(self) -> RunStatus:
         """The status."""
@@ -200,7 +200,7 @@ class Summariser:
     def _message(self, past: StageHistory, entry: Manifest | None) -> str:
         if entry is not None:
             return entry.result.message[:1024]
-        if past.alive is not None and past.alive.message:
+        if past.alive is not None:
             return past.alive.message[:1024]
         return past.message
 

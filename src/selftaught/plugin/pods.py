@@ -35,11 +35,17 @@ def unscheduled(snapshot: Snapshot, pods: Sequence[Pod], name: str) -> Answer | 
     first, told = found[0]
     gated = told.reason == "SchedulingGated"
     what = "its scheduling gates" if gated else "a node that fits"
+    advice = "add such nodes, or ask for less in spec.stages"
+    if "persistentvolumeclaim" in told.message:
+        what, advice = (
+            "its volume",
+            "create the PersistentVolumeClaim that the message names, or wait until it is bound",
+        )
     return Answer(
         f"{what}: {share(found, pods, snapshot)} of {name}",
         since=told.last_transition_time,
         because=(words(told.reason, told.message),),
-        next_step=f"add such nodes, or ask for less in spec.stages   (see: kubectl describe pod {first.metadata.name})",
+        next_step=f"{advice}   (see: kubectl describe pod {first.metadata.name})",
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from selftaught.api.labels import APPROVAL_ANNOTATION
 from selftaught.api.reasons import RETRY_ANNOTATION
 from selftaught.api.spec import Approval, Decision
-from selftaught.api.status import ConditionType
+from selftaught.api.status import ConditionType, Phase
 from selftaught.loop.approvals import awaiting
 from selftaught.loop.retries import condition_reason
 from selftaught.plugin.cluster import Cluster, JsonObject, RefusedError
@@ -50,6 +50,9 @@ def set_suspended(cluster: Cluster, name: str, *, suspend: bool) -> tuple[str, .
     raw = raw_run(cluster, name)
     if bool(raw.get("spec", {}).get("suspend")) is suspend:
         return (f"{name} is suspended already" if suspend else f"{name} is not suspended",)
+    phase = str(raw.get("status", {}).get("phase", ""))
+    if suspend and phase in (Phase.COMPLETE, Phase.FAILED):
+        raise RefusedError(f"{name} is {phase}: nothing of it runs that could be stopped")
     cluster.patch(path_of(cluster, name), {"spec": {"suspend": suspend}})
     tool = gitops_tool(metadata_of(raw))
     warning = f"warning: {tool} applies this run from Git and will set it back; change spec.suspend there too"

@@ -10,7 +10,7 @@ from selftaught.api.status import Condition, ConditionStatus, ConditionType, Sta
 from selftaught.display.outcome import stage_name
 from selftaught.display.table import short
 from selftaught.loop.approvals import approvals_of, awaiting
-from selftaught.plugin.answer import FIND_OPERATOR, Answer, moment
+from selftaught.plugin.answer import FIND_OPERATOR, WIDTH, Answer, moment
 from selftaught.plugin.jobs import why_of_job
 from selftaught.plugin.snapshot import Snapshot
 
@@ -78,11 +78,14 @@ def failed(run: SelfTaughtRun) -> Answer | None:
         Reason.QUEUE_DEADLINE_EXCEEDED: "raise spec.deadlines.queueSeconds or the queue's quota, then",
     }
     first = {str(reason): text for reason, text in advice.items()}.get(condition.reason, "mend the cause, then")
+    log = f"(the log: {COMMAND} logs {run.metadata.name})"
+    anew = "(where the spec cannot change: delete the run and apply it again, what is done is kept)"
+    steps = [f"{first} {retry}", *([] if condition.reason in advice else [anew]), log]
     return Answer(
         "nothing: it has failed",
         since=condition.last_transition_time,
         because=(f"{condition.reason}: {condition.message}", *stage_messages(run)),
-        next_step=f"{first} {retry}   (the log: {COMMAND} logs {run.metadata.name})",
+        next_step=("\n" + " " * WIDTH).join(steps),
     )
 
 
@@ -164,6 +167,14 @@ def accuracies(run: SelfTaughtRun, iteration: int) -> str:
 def at_work(snapshot: Snapshot) -> Answer:
     """A run that goes on, as far as anything lets it."""
     run, place = snapshot.run, snapshot.place
+    prompts = f"{Reason.PROMPTS_UNUSABLE}: "
+    if run.status.summary.reason.startswith(prompts):
+        return Answer(
+            "its prompt templates",
+            since=run.metadata.creation_timestamp,
+            because=(run.status.summary.reason.removeprefix(prompts),),
+            next_step="create or correct the ConfigMap that spec.prompts names; the run takes it up by itself",
+        )
     if place is None:
         return Answer("the operator, which is to start the next stage", because=(run.status.summary.reason,))
     if place.stage.state is StageState.FAILED and place.stage.retry_time is not None:

@@ -21,7 +21,8 @@ def used(known: Observed, now: float, grain: int = 0, **spec: Any) -> budget.Usa
     run = a_run(**spec)
     held = {stage: gpus(run.spec, stage) for stage in Stage}
     history = history_of(known, known.previous, (), held, at(now))
-    by_iteration = budget.usage_by_iteration(run.spec, known, history, grain)
+    done = {(each.result.iteration, each.result.stage): each for each in known.finished().values()}
+    by_iteration = budget.usage_by_iteration(run.spec, known, history, done, grain)
     return budget.total_usage(by_iteration, known.previous.usage)
 
 

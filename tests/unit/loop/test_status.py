@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from builders import a_failure, a_run, an_attempt, at, observed, some_progress
+from builders import a_failure, a_result, a_run, an_attempt, an_entry, at, observed, some_progress
 from selftaught.api.reasons import Reason
 from selftaught.api.results import Stage
 from selftaught.api.status import ConditionType, RunStatus, StageState
@@ -61,6 +61,20 @@ def test_phase_and_state_of_an_attempt(fields: dict[str, Any], phase: str, state
     status = told(evaluating(**fields), 30)
     assert status.phase == phase
     assert stage(status, 0, Stage.EVALUATE).state is state
+
+
+def test_what_was_waited_for_is_not_told_of_an_attempt_that_runs() -> None:
+    waiting = told(evaluating(state=AttemptState.PENDING, message="ImagePullBackOff: no such image"))
+    assert "ImagePullBackOff" in stage(waiting, 0, Stage.EVALUATE).message
+    running = told(replace(evaluating(), previous=waiting))
+    assert stage(running, 0, Stage.EVALUATE).message == ""
+
+
+def test_what_another_configuration_left_in_the_store_is_not_counted() -> None:
+    left = an_entry(a_result(Stage.JUDGE, 1, "f" * 64))
+    assert left.result.usage.output_tokens
+    status = told(observed(ledger={left.result.key: left}))
+    assert (status.usage.output_tokens, status.usage.active_seconds) == (0, 0)
 
 
 def test_why_it_is_pending_is_one_line() -> None:

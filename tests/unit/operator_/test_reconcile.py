@@ -380,8 +380,17 @@ def test_a_spec_that_cannot_be_read_is_told_and_goes_on_when_mended() -> None:
     assert lab.condition("Complete") == "IterationsDone"
 
 
-def test_a_file_uri_ends_the_run_with_advice() -> None:
-    lab = settled(a_lab(seed={"model": {"uri": "file:///models/seed"}}))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"seed": {"model": {"uri": "file:///models/seed"}}}, id="of the first stage"),
+        pytest.param(
+            {"instructions": {"sources": [{"name": "chat", "uri": "file:///chat.jsonl"}]}}, id="of a later one"
+        ),
+    ],
+)
+def test_a_file_uri_ends_the_run_with_advice(spec: dict[str, Any]) -> None:
+    lab = settled(a_lab(**spec))
     assert lab.condition("Failed") == "InvalidSpec"
     assert "pvc://" in lab.status["summary"]["reason"]
     assert lab.server.started == []

@@ -120,3 +120,11 @@ def test_a_cluster_without_the_resource_says_how_to_install_it() -> None:
     cluster.unknown.add("selftaughtruns")
     with pytest.raises(RefusedError, match=r"selftaught crd \| kubectl apply"):
         set_suspended(cluster, "demo", suspend=True)
+
+
+@pytest.mark.parametrize("phase", ["Complete", "Failed"])
+def test_a_run_that_has_ended_is_not_suspended(phase: str) -> None:
+    cluster = a_cluster(phase=phase)
+    with pytest.raises(RefusedError, match=f"demo is {phase}"):
+        set_suspended(cluster, "demo", suspend=True)
+    assert cluster.patches == []

@@ -102,7 +102,9 @@ selftaught-operator""",
             since       2026-01-01 00:00:30 UTC (9 min ago)
             because     RestartsExhausted: 3 restarts were not enough
                         iteration 1: judge: Storage: no space left
-            next step   mend the cause, then kubectl selftaught retry demo   (the log: kubectl selftaught logs demo)""",
+            next step   mend the cause, then kubectl selftaught retry demo
+                        (where the spec cannot change: delete the run and apply it again, what is done is kept)
+                        (the log: kubectl selftaught logs demo)""",
             id="failed",
         ),
         pytest.param(
@@ -213,6 +215,7 @@ def refused(message: str) -> Sequence[JsonObject]:
 UNSCHEDULABLE = a_condition(
     "PodScheduled", "False", "Unschedulable", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 )
+NO_CLAIM = a_condition("PodScheduled", "False", "Unschedulable", 'persistentvolumeclaim "nope" not found')
 SCHEDULED = a_condition("PodScheduled")
 BACK_OFF = {"waiting": {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "registry.example/x"'}}
 RUNNING = {"running": {"startedAt": "2026-01-01T00:01:00Z"}}
@@ -305,6 +308,15 @@ SAID = '{"type":"failure","failure":{"reason":"Data","message":"row 3 has no tex
             (a_job(pods=4), a_pod(0, RUNNING, phase="Running"), *(a_pod(i, None, UNSCHEDULABLE) for i in (1, 2, 3))),
             ["a node that fits: 3 of 4 pods of iteration 1: judge", "Insufficient nvidia.com/gpu", "describe pod demo"],
             id="unschedulable",
+        ),
+        pytest.param(
+            (a_job(), a_pod(0, None, NO_CLAIM)),
+            [
+                "its volume: the pod of iteration 1: judge",
+                'persistentvolumeclaim "nope" not found',
+                "create the Persist",
+            ],
+            id="no claim",
         ),
         pytest.param(
             (a_job(), a_pod(0, BACK_OFF, SCHEDULED)),
