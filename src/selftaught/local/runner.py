@@ -80,6 +80,8 @@ class LocalRun:
         if stored is not None and not same_work(stored, wanted):
             workdir.set_journal_aside(now())
             console.print("the manifest has changed: finished stages that still fit are kept, the rest is done anew")
+        if stored is not None and stored.spec.iterations > wanted.spec.iterations:
+            console.print(f"spec.iterations was {stored.spec.iterations}: iterations that are done stay done")
         self._run = adopt(wanted, stored, now())
         self._folder = self._store.folder(run_folder(self._run))
         self._manifests: dict[str, Manifest] = {}
