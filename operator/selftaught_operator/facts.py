@@ -86,7 +86,6 @@ class JobFacts:
     """Hash of its pods' spec as it was made."""
     pods: int
     """How many it wants at once."""
-    active: int
     end: JobEnd | None
 
 
@@ -147,7 +146,6 @@ def job_facts(body: Body) -> JobFacts:
         start=instant(status["startTime"]) if status.get("startTime") else None,
         template=annotations.get(TEMPLATE_ANNOTATION, ""),
         pods=int(spec.get("parallelism") or 1),
-        active=int(status.get("active") or 0),
         end=job_end(status),
     )
 

@@ -25,7 +25,7 @@ from selftaught.loop.names import shortened
 from selftaught.loop.placement import pods
 from selftaught.loop.planner import PlannedStage
 from selftaught_operator.facts import FailureRule
-from selftaught_operator.pods import folder_pod, stage_pod
+from selftaught_operator.pods import folder_pod, service_name, stage_pod
 from selftaught_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -112,11 +112,6 @@ def pods_service(run: SelfTaughtRun) -> Object:
             "selector": {RUN_UID_LABEL: run.metadata.uid, STAGE_LABEL: str(Stage.TRAIN)},
         },
     }
-
-
-def service_name(run: SelfTaughtRun) -> str:
-    """Name of the run's headless Service."""
-    return f"{run.metadata.name}-train"
 
 
 def job(run: SelfTaughtRun, name: str, labels: dict[str, str], annotations: dict[str, str], spec: Object) -> Object:

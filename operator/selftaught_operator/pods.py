@@ -55,11 +55,9 @@ def stage_pod(
     add_volume(spec, "config", {"downwardAPI": {"items": [downward]}}, CONFIG_FOLDER, read_only=True)
     if settings.progress_host:
         add_progress(spec)
-    if run.spec.storage.credentials_secret_ref is not None:
-        reference = {"secretRef": {"name": run.spec.storage.credentials_secret_ref.name}}
-        spec["containers"][0]["envFrom"] = [reference]
+    add_credentials(spec, run)
     if planned.stage is Stage.TRAIN and run.spec.training.parallelism.nodes > 1:
-        spec["subdomain"] = f"{run.metadata.name}-train"
+        spec["subdomain"] = service_name(run)
     return pod
 
 
@@ -68,9 +66,7 @@ def folder_pod(run: SelfTaughtRun, folders: tuple[str, ...], settings: Settings,
     chosen = stage_settings(run.spec, Stage.CURATE)
     command = ["selftaught", "prune", *folders]
     pod = base_pod(chosen, settings, command=command, env={}, claims=claims_of(folders), labels=labels, annotations={})
-    if run.spec.storage.credentials_secret_ref is not None:
-        reference = {"secretRef": {"name": run.spec.storage.credentials_secret_ref.name}}
-        pod["spec"]["containers"][0]["envFrom"] = [reference]
+    add_credentials(pod["spec"], run)
     return pod
 
 
@@ -165,7 +161,7 @@ def environment(run: SelfTaughtRun, planned: PlannedStage, settings: Settings) -
         secret = token.token_secret_ref
         env["HF_TOKEN"] = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
     if planned.stage is Stage.TRAIN and run.spec.training.parallelism.nodes > 1:
-        service = f"{run.metadata.name}-train.{run.metadata.namespace}.svc.{settings.cluster_domain}"
+        service = f"{service_name(run)}.{run.metadata.namespace}.svc.{settings.cluster_domain}"
         env["MASTER_ADDR"] = f"{planned.name}-0.{service}"
     if settings.progress_host:
         env["KUBEFLOW_TRAINER_SERVER_URL"] = f"https://{settings.progress_host}:{settings.progress_port}/progress"
@@ -199,6 +195,18 @@ def add_volume(spec: Object, name: str, source: Object, path: str, *, read_only:
     spec["volumes"].append({"name": name, **source})
     mount: Object = {"name": name, "mountPath": path}
     spec["containers"][0]["volumeMounts"].append(mount | ({"readOnly": True} if read_only else {}))
+
+
+def service_name(run: SelfTaughtRun) -> str:
+    """Name of the headless Service by which pods of a training find each other."""
+    return f"{run.metadata.name}-train"
+
+
+def add_credentials(spec: Object, run: SelfTaughtRun) -> None:
+    """The keys of the object store, by reference to their Secret."""
+    secret = run.spec.storage.credentials_secret_ref
+    if secret is not None:
+        spec["containers"][0]["envFrom"] = [{"secretRef": {"name": secret.name}}]
 
 
 def add_progress(spec: Object) -> None:
